@@ -1,0 +1,81 @@
+"""The Flask application: addresses, the guard in front of them, and a request id on every answer."""
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+from flask import Flask, Response, g, request
+from uuid_utils import uuid7
+
+from api import health, jobs, models, openapi, problems, restorations
+from api.wiring import Ports
+from shared import events
+from shared.errors import Refused
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+MODULES = (restorations, jobs, models, health)
+
+
+def create_app(open_ports: Callable[[], Ports]) -> Flask:
+    """The application. `open_ports` is called once, at the first request that needs them."""
+    app = Flask("api")
+    app.extensions["lacuna"] = _once(open_ports)
+    app.before_request(_begin)
+    app.before_request(_guard)
+    app.after_request(_finish)
+    problems.install(app)
+    for module in MODULES:
+        app.register_blueprint(module.routes.blueprint)
+    openapi.install(app, [operation for module in MODULES for operation in module.routes.operations], version("lacuna"))
+    return app
+
+
+def _once(open_ports: Callable[[], Ports]) -> Callable[[], Ports]:
+    lock = threading.Lock()
+    opened: list[Ports] = []
+
+    def ports() -> Ports:
+        with lock:
+            if not opened:
+                opened.append(open_ports())
+        return opened[0]
+
+    return ports
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if REQUEST_ID.fullmatch(given) else str(uuid7())
+    g.began = time.monotonic()
+
+
+def _guard() -> None:
+    """Answer known host names only (DNS rebinding), and unsafe methods only to ourselves and to programs."""
+    from flask import current_app
+
+    ports: Ports = current_app.extensions["lacuna"]()
+    host = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
+    if host not in ports.settings.hosts:
+        raise Refused("host_refused", f"“{host[:100]}” is not served here; add it to LACUNA_HOSTS if it should be.")
+    if request.method in SAFE:
+        return
+    origin = request.headers.get("Origin")
+    if origin is not None and origin != f"{request.scheme}://{request.host}":
+        raise Refused("origin_refused")
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        raise Refused("origin_refused")
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.request_id
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Content-Security-Policy", "default-src 'none'; style-src 'self'; frame-ancestors 'none'")
+    response.headers.setdefault("Cache-Control", "no-cache" if response.direct_passthrough else "no-store")
+    milliseconds = round((time.monotonic() - g.began) * 1000, 1)
+    events.emit(
+        "request.answered", request_id=g.request_id, method=request.method, path=request.path, status=response.status_code, ms=milliseconds
+    )
+    return response

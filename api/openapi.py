@@ -1,0 +1,87 @@
+"""The API described by itself: OpenAPI 3.1 as JSON, and the same as a plain page."""
+
+import re
+from typing import Any
+
+from flask import Flask, Response, json, render_template
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from api.routes import Operation
+from api.schemas import Problem
+from shared.errors import CODES
+
+
+def install(app: Flask, operations: list[Operation], version: str) -> None:
+    """Serve /openapi.json and /docs."""
+    document = describe(operations, version)
+    app.add_url_rule("/openapi.json", "openapi", lambda: Response(json.dumps(document), content_type="application/json"))
+    app.add_url_rule("/docs", "docs", lambda: render_template("docs.html", document=document, codes=CODES))
+
+
+def describe(operations: list[Operation], version: str) -> dict[str, Any]:
+    """The OpenAPI document of these operations."""
+    models = {answer for operation in operations for answer in operation.answers.values() if isinstance(answer, type)} | {Problem}
+    ordered = sorted(models, key=lambda model: model.__name__)
+    _, definitions = models_json_schema([(model, "serialization") for model in ordered], ref_template="#/components/schemas/{model}")
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        paths.setdefault(re.sub(r"<(\w+)>", r"{\1}", operation.rule), {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Lacuna", "version": version, "description": "Removes noise from pictures, on your own machines."},
+        "paths": paths,
+        "components": {"schemas": definitions.get("$defs", {})},
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary}
+    if operation.description:
+        described["description"] = operation.description
+    path = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in re.findall(r"<(\w+)>", operation.rule)]
+    headers = [
+        {"name": name, "in": "header", "required": False, "description": what, "schema": {"type": "string"}}
+        for name, what in operation.headers.items()
+    ]
+    if parameters := path + _query(operation.query) + headers:
+        described["parameters"] = parameters
+    if operation.form is not None:
+        schema = operation.form.model_json_schema()
+        files = {name: {"type": "string", "format": "binary"} for name in operation.files}
+        body = {
+            "type": "object",
+            "required": list(operation.files),
+            "properties": files | schema["properties"],
+            "additionalProperties": False,
+        }
+        described["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": body}}}
+    described["responses"] = {str(status): _answer(answer) for status, answer in operation.answers.items()} | _problems(operation.problems)
+    return described
+
+
+def _query(query: type[BaseModel] | None) -> list[dict[str, Any]]:
+    if query is None:
+        return []
+    schema = query.model_json_schema()
+    return [
+        {"name": name, "in": "query", "required": False, "schema": described} for name, described in schema.get("properties", {}).items()
+    ]
+
+
+def _answer(answer: type[BaseModel] | str) -> dict[str, Any]:
+    if isinstance(answer, str):
+        return {"description": "OK", "content": {answer: {}}} if answer else {"description": "no body"}
+    schema = {"$ref": f"#/components/schemas/{answer.__name__}"}
+    return {"description": (answer.__doc__ or "").strip(), "content": {"application/json": {"schema": schema}}}
+
+
+def _problems(codes: tuple[str, ...]) -> dict[str, Any]:
+    by_status: dict[str, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(str(CODES[code].status), []).append(code)
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {"description": ", ".join(names), "content": {"application/problem+json": {"schema": schema}}}
+        for status, names in sorted(by_status.items())
+    }

@@ -1,0 +1,99 @@
+"""Errors as RFC 9457 problems: one table of codes (shared/errors.py), one form, one page for each code."""
+
+from typing import Any, TypeVar
+
+from flask import Flask, Response, g, json, render_template, url_for
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from werkzeug.exceptions import HTTPException
+
+from shared import events
+from shared.errors import CODES, LacunaError, Refused
+
+F = TypeVar("F", bound=BaseModel)
+
+# werkzeug's own errors → our codes
+_HTTP_CODES = {
+    400: "malformed_multipart",
+    404: "route_not_found",
+    405: "method_not_allowed",
+    413: "upload_too_large",
+    416: "range_not_satisfiable",
+}
+
+
+def install(app: Flask) -> None:
+    """Answer every error of `app` as a problem."""
+    app.register_error_handler(LacunaError, _ours)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(OperationalError, _busy)
+    app.register_error_handler(PoolTimeoutError, _busy)
+    app.register_error_handler(Exception, _unforeseen)
+    app.add_url_rule("/problems/<code>", "problem", page)
+
+
+def answer(code: str, detail: str | None = None, status: int | None = None, fields: dict[str, str] | None = None) -> Response:
+    """A problem as a response. `status` is the code's own unless another is given."""
+    kind = CODES[code]
+    body: dict[str, Any] = {
+        "type": url_for("problem", code=code),
+        "title": kind.title,
+        "status": status or kind.status,
+        "detail": detail or kind.advice,
+        "code": code,
+        "request_id": g.get("request_id", ""),
+    }
+    if fields:
+        body["errors"] = [{"field": name, "code": code, "detail": what} for name, what in fields.items()]
+    return Response(json.dumps(body), body["status"], content_type="application/problem+json")
+
+
+def page(code: str) -> str:
+    """The page that a problem's `type` names."""
+    if code not in CODES:
+        raise Refused("route_not_found", f"There is no problem “{code}”.")
+    return render_template("problem.html", code=code, kind=CODES[code])
+
+
+def parse(form: type[F], values: dict[str, Any]) -> F:
+    """`values` as `form`. Raises `Refused` unknown_field, unknown_task or invalid_field, naming every field that is wrong."""
+    try:
+        return form.model_validate(values)
+    except ValidationError as error:
+        fields = {".".join(map(str, item["loc"])): item["msg"] for item in error.errors()}
+        unknown = [str(item["loc"][0]) for item in error.errors() if item["type"] == "extra_forbidden"]
+        known = ", ".join(form.model_fields) or "none"
+        if unknown:
+            raise Refused("unknown_field", f"There is no field “{unknown[0]}” here; there are: {known}.", fields=fields) from error
+        code = "unknown_task" if "task" in fields else "invalid_field"
+        name, what = next(iter(fields.items()))
+        raise Refused(code, f"{name}: {what}.", fields=fields) from error
+
+
+def _ours(error: LacunaError) -> Response:
+    response = answer(error.code, error.detail, fields=error.fields)
+    if error.retry_after_s is not None:
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
+
+
+def _http(error: HTTPException) -> Response:
+    code = _HTTP_CODES.get(error.code or 500, "internal")
+    response = answer(code, status=error.code)
+    for name, value in error.get_headers():  # a 405 without Allow is no 405
+        if name.lower() != "content-type":
+            response.headers[name] = value
+    return response
+
+
+def _busy(error: Exception) -> Response:
+    events.emit("request.crashed", cause=error)
+    response = answer("database_busy")
+    response.headers["Retry-After"] = "2"
+    return response
+
+
+def _unforeseen(error: Exception) -> Response:
+    events.emit("request.crashed", cause=error)
+    return answer("internal")

@@ -1,0 +1,62 @@
+"""Declaring addresses: each once, with what it takes and answers, so that OpenAPI cannot forget one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import Blueprint
+from pydantic import BaseModel
+
+from api.schemas import Form
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method on one address."""
+
+    method: str
+    rule: str  # Flask's form: /v1/jobs/<job_id>
+    name: str
+    summary: str
+    description: str
+    query: type[Form] | None
+    form: type[Form] | None  # multipart fields, beside `files`
+    files: tuple[str, ...]
+    headers: dict[str, str]  # request headers that mean something, and what
+    answers: dict[int, type[BaseModel] | str]  # a model, or a media type
+    problems: tuple[str, ...]
+
+
+@dataclass
+class Routes:
+    """The addresses of one module."""
+
+    blueprint: Blueprint
+    operations: list[Operation] = field(default_factory=list)
+
+    def add(
+        self,
+        method: str,
+        rule: str,
+        answers: dict[int, type[BaseModel] | str],
+        *,
+        query: type[Form] | None = None,
+        form: type[Form] | None = None,
+        files: tuple[str, ...] = (),
+        headers: dict[str, str] | None = None,
+        problems: tuple[str, ...] = (),
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Decorate a view. The docstring's first line is the summary, the rest the description."""
+
+        def declare(view: Callable[..., Any]) -> Callable[..., Any]:
+            summary, _, description = (view.__doc__ or "").strip().partition("\n")
+            self.operations.append(
+                Operation(
+                    method, rule, view.__name__, summary.rstrip("."), " ".join(description.split()), query, form, files, headers or {}, answers,
+                    problems,
+                )
+            )  # fmt: skip
+            self.blueprint.add_url_rule(rule, view.__name__, view, methods=[method])
+            return view
+
+        return declare

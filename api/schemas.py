@@ -1,0 +1,175 @@
+"""What goes over the wire, as pydantic models: the answers are built from them, OpenAPI is made from them."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class View(BaseModel):
+    """An answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Form(BaseModel):
+    """Input. Unknown fields are refused by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FieldError(View):
+    """What is wrong with one field."""
+
+    field: str
+    code: str
+    detail: str
+
+
+class Problem(View):
+    """An error: RFC 9457."""
+
+    type: str = Field(description="the address of a page about this code")
+    title: str
+    status: int
+    detail: str = Field(description="what is wrong here, and what to do")
+    code: str
+    request_id: str
+    errors: list[FieldError] = []
+
+
+class InputView(View):
+    """The uploaded picture, as its header says."""
+
+    name: str
+    bytes: int
+    sha256: str
+    format: str
+    width: int
+    height: int
+    mode: str
+    bits: int
+
+
+class ProgressView(View):
+    """How far the attempt is."""
+
+    done: int
+    total: int
+    unit: str
+
+
+class ResultView(View):
+    """The restored file."""
+
+    bytes: int
+    sha256: str
+    type: str
+    width: int
+    height: int
+    bits: int
+    executor: str
+    precision: str
+    seconds: float
+
+
+class ErrorView(View):
+    """Why a job failed."""
+
+    code: str
+    title: str
+    detail: str
+    retryable: bool
+
+
+class JobView(View):
+    """A job."""
+
+    id: str
+    kind: Literal["restore", "train", "evaluate", "ingest", "publish"]
+    state: Literal["queued", "running", "succeeded", "failed", "canceled"]
+    version: int = Field(description="rises with every change")
+    task: str
+    lane: Literal["interactive", "bulk", "train"]
+    model: str
+    label: str | None
+    batch: str | None
+    path: str | None
+    owner: str
+    input: InputView
+    params: dict[str, Any]
+    progress: ProgressView
+    position: int | None = Field(description="how many queued jobs come before it; null beyond 1000")
+    eta_s: float | None
+    attempts: int
+    max_attempts: int
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    expires_at: str | None
+    result: ResultView | None
+    metrics: dict[str, Any] | None
+    notes: list[str]
+    error: ErrorView | None
+    retry_of: str | None
+    links: dict[str, str]
+
+
+class JobPage(View):
+    """Jobs, newest first."""
+
+    items: list[JobView]
+    next: str | None = Field(description="the cursor of the next page")
+
+
+class ModelView(View):
+    """A model version: its manifest."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    version: int
+    task: str
+    default: bool = Field(description="whether its task uses it where no model is named")
+    aliases: list[str]
+
+
+class ModelPage(View):
+    """Models by name and version."""
+
+    items: list[ModelView]
+    next: str | None
+
+
+class RestorationForm(Form):
+    """The fields beside `image`."""
+
+    task: Literal["denoise"] = "denoise"
+    model: str | None = Field(
+        None, min_length=1, max_length=140, description="`name`, `name@version` or `name@alias`; none: the task's default"
+    )
+    format: Literal["keep", "png", "jpeg"] = "keep"
+    lane: Literal["interactive", "bulk"] = "interactive"
+    label: str | None = Field(None, max_length=200, description="yours, to find jobs by")
+
+
+class JobQuery(Form):
+    """Of one job."""
+
+    wait: float = Field(0, ge=0, le=60, allow_inf_nan=False, description="seconds to hold the answer until the state changes")
+
+
+class JobsQuery(Form):
+    """Of the list."""
+
+    state: Literal["queued", "running", "succeeded", "failed", "canceled"] | None = None
+    kind: Literal["restore", "train", "evaluate", "ingest", "publish"] | None = None
+    task: str | None = None
+    model: str | None = Field(None, pattern=r"^[a-z0-9-]+@[0-9]{1,9}$", description="`name@version`")
+    lane: Literal["interactive", "bulk", "train"] | None = None
+    label: str | None = None
+    limit: int = Field(50, ge=1, le=500)
+    cursor: str | None = None
+
+
+class NoQuery(Form):
+    """Nothing may be asked."""

@@ -1,0 +1,44 @@
+"""The only place where the API chooses real things. Opens nothing until it is called."""
+
+from dataclasses import dataclass
+
+from api.watch import Watch
+from shared.bells.ringer import BackgroundRinger, Ringer
+from shared.blobs.local import LocalBlobs
+from shared.blobs.store import Blobs
+from shared.database.engine import open_database
+from shared.jobs.store import Jobs
+from shared.models.store import Models
+from shared.settings import Settings
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What requests work with."""
+
+    settings: Settings
+    jobs: Jobs
+    models: Models
+    blobs: Blobs
+    ringer: Ringer
+    watch: Watch
+
+
+def make(settings: Settings) -> Ports:
+    """The real things."""
+    engine = open_database(settings.database)
+    jobs = Jobs(engine, settings.lease_seconds)
+    return Ports(
+        settings=settings,
+        jobs=jobs,
+        models=Models(engine),
+        blobs=LocalBlobs(settings.blobs),
+        ringer=BackgroundRinger(lambda: _celery_ringer(settings)),
+        watch=Watch(jobs),
+    )
+
+
+def _celery_ringer(settings: Settings) -> Ringer:
+    from shared.bells.celery import CeleryRinger, celery_app  # Celery is imported by the thread that rings, not by the API
+
+    return CeleryRinger(celery_app(settings.redis))

@@ -1,0 +1,287 @@
+"""Lacuna's HTTP API as a Python program sees it: submit a picture, wait for its job, fetch the result.
+
+What may pass (a lost connection, 429, 503) is tried again a few times. A POST keeps its `Idempotency-Key` when it is tried
+again, so that a picture whose answer was lost is never restored twice.
+"""
+
+import hashlib
+import io
+import os
+import threading
+import time
+import urllib.parse
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from client.errors import ClientError, ProblemError, ServerUnreachable, Stopped, UnexpectedAnswer
+
+__all__ = ["FINAL", "Job", "Lacuna", "Model", "ProblemError", "ServerUnreachable"]
+
+Job = dict[str, Any]
+Model = dict[str, Any]
+Answer = TypeVar("Answer")
+
+FINAL = frozenset({"succeeded", "failed", "canceled"})
+TRIES = 6  # with the pauses below: about eight seconds, longer than a restart of the server
+FIRST_PAUSE_S = 0.25  # doubled after each try
+LONGEST_PAUSE_S = 60.0  # a `Retry-After` is followed up to here
+SHORTEST_POLL_S = 0.5  # the server answers a long poll at once when too many wait; then we do not ask faster than this
+PAGE = 500  # the most items that one page of a list holds
+CHUNK_BYTES = 1 << 18
+
+
+class Lacuna:
+    """A client of the Lacuna at `base_url`. Threads may share it.
+
+    Once `stopped` is set (from any thread), pauses, uploads, waits and downloads end with `Stopped`.
+    """
+
+    def __init__(self, base_url: str, *, stopped: threading.Event | None = None) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._stopped = stopped or threading.Event()
+        self._answered = False
+        self._http = httpx.Client(
+            base_url=self.base_url,
+            timeout=httpx.Timeout(60, connect=5, pool=None),
+            headers={"User-Agent": "lacuna"},
+            trust_env=not _is_loopback(self.base_url),  # a proxy cannot reach this machine's own addresses
+            event_hooks={"response": [self._note_answer]},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def restore(
+        self,
+        path: Path,
+        *,
+        task: str = "denoise",
+        model: str | None = None,
+        format: str = "keep",  # noqa: A002  the API's own word
+        label: str | None = None,
+        wait_s: int = 0,
+    ) -> Job:
+        """Submits the picture at `path`, streamed from disk, and answers with its job.
+
+        With `wait_s` (at most 60) seconds the server holds its answer until the job is final or the time is over.
+        """
+        fields = {"task": task, "format": format} | _given(model=model, label=label)
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        if wait_s:
+            headers["Prefer"] = f"wait={wait_s}"
+
+        def submit() -> Job:
+            with _Upload(path, self._stopped) as picture:
+                files = {"image": (os.fsencode(path.name).decode(errors="replace"), picture)}
+                return self._ask(
+                    "POST", "/v1/restorations", data=fields, files=files, headers=headers, timeout=_time_for(wait_s)
+                )
+
+        return self._persist(submit)
+
+    def wait(self, job_id: str, on_change: Callable[[Job], object] | None = None, *, poll_s: int = 20) -> Job:
+        """The job once it is succeeded, failed or canceled. `on_change` hears of every other look it has on the way.
+
+        One request waits for at most `poll_s` (≤ 60) seconds; progress is seen that often, the end at once.
+        """
+        seen: Job | None = None
+        while True:
+            asked_at = time.monotonic()
+            job = self.job(job_id, wait_s=poll_s if seen else 0)
+            if job != seen and on_change:
+                on_change(job)
+            if job["state"] in FINAL:
+                return job
+            if seen and time.monotonic() - asked_at < SHORTEST_POLL_S:
+                self._pause(SHORTEST_POLL_S)
+            seen = job
+
+    def download(self, job: Job, path: Path) -> None:
+        """Writes the result of a succeeded job to `path`, replacing what is there: the whole file or nothing.
+
+        Raises `ClientError("result_damaged")` if its bytes are not those that the job names.
+        """
+        part = path.with_name(f".lacuna-{uuid.uuid4()}.part")
+        try:
+            if self._persist(lambda: self._fetch(job["id"], part)) != job["result"]["sha256"]:
+                raise ClientError("result_damaged", "The result arrived damaged", "Nothing was written. Run the command again.")
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+    def job(self, job_id: str, *, wait_s: int = 0) -> Job:
+        """One job. With `wait_s` (at most 60) seconds: when its state changes, or the time is over."""
+        params = {"wait": wait_s} if wait_s else {}
+        return self._persist(lambda: self._ask("GET", _job_url(job_id), params=params, timeout=_time_for(wait_s)))
+
+    def jobs(self, *, state: str | None = None, limit: int = 20) -> list[Job]:
+        """The newest jobs first, at most `limit`; with `state`, only those in it."""
+        return self._items("/v1/jobs", _given(state=state), limit)
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancels a job that has not ended; this is final at once. Answers with the job."""
+        return self._persist(lambda: self._ask("POST", f"{_job_url(job_id)}/cancel"))
+
+    def models(self) -> list[Model]:
+        """Every version of every model."""
+        return self._items("/v1/models", {}, None)
+
+    def _items(self, url: str, params: dict[str, str], limit: int | None) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = []
+        while limit is None or len(items) < limit:
+            size = {} if limit is None else {"limit": str(min(PAGE, limit - len(items)))}
+            page = self._page(url, params | size)
+            items += page["items"]
+            if not page["next"]:
+                break
+            params = params | {"cursor": page["next"]}
+        return items
+
+    def _page(self, url: str, params: dict[str, str]) -> dict[str, Any]:
+        return self._persist(lambda: self._ask("GET", url, params=params))
+
+    def _fetch(self, job_id: str, part: Path) -> str:
+        """Streams a result to `part`, down to the disk, and answers with its sha256."""
+        digest = hashlib.sha256()
+        headers = {"Accept-Encoding": "identity"}
+        with self._http.stream("GET", f"{_job_url(job_id)}/result", headers=headers) as response, part.open("wb") as file:
+            if not response.is_success:
+                response.read()
+                raise self._problem(response)
+            for chunk in response.iter_bytes(CHUNK_BYTES):
+                if self._stopped.is_set():
+                    raise Stopped
+                digest.update(chunk)
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        return digest.hexdigest()
+
+    def _ask(self, method: str, url: str, **how: Any) -> dict[str, Any]:
+        """One request and its JSON object; no second try."""
+        response = self._http.request(method, url, **how)
+        if not response.is_success:
+            raise self._problem(response)
+        answer = _json_object(response)
+        if answer is None:
+            raise UnexpectedAnswer(self.base_url, response.status_code)
+        return answer
+
+    def _problem(self, response: httpx.Response) -> ClientError:
+        problem = _json_object(response)
+        if problem is None or not isinstance(problem.get("code"), str):
+            return UnexpectedAnswer(self.base_url, response.status_code)
+        after = response.headers.get("Retry-After", "")
+        return ProblemError(
+            problem["code"],
+            str(problem.get("title") or problem["code"]),
+            _detail(problem, response.status_code),
+            status=response.status_code,
+            retry_after_s=float(after) if after.isdecimal() else None,
+        )
+
+    def _persist(self, attempt: Callable[[], Answer]) -> Answer:
+        """Makes `attempt` until it succeeds, fails in a way that trying again cannot mend, or failed `TRIES` times."""
+        pause_s = FIRST_PAUSE_S
+        for tries_left in reversed(range(TRIES)):
+            try:
+                return attempt()
+            except httpx.TransportError as error:
+                if not tries_left or self._is_hopeless(error):
+                    raise ServerUnreachable(self.base_url) from error
+                self._pause(pause_s)
+            except ProblemError as problem:
+                if not tries_left or not _may_pass(problem):
+                    raise
+                self._pause(pause_s if problem.retry_after_s is None else min(problem.retry_after_s, LONGEST_PAUSE_S))
+            pause_s *= 2
+        raise AssertionError("the last try returns or raises")
+
+    def _is_hopeless(self, error: httpx.TransportError) -> bool:
+        """Whether nobody has ever answered at this address; a server that did answer may only be restarting."""
+        return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol) and not self._answered
+
+    def _pause(self, seconds: float) -> None:
+        if self._stopped.wait(seconds):
+            raise Stopped
+
+    def _note_answer(self, _: httpx.Response) -> None:
+        self._answered = True
+
+
+class _Upload(io.FileIO):
+    """A file that is read until the user stops the program."""
+
+    def __init__(self, path: Path, stopped: threading.Event) -> None:
+        super().__init__(path)
+        self._stopped = stopped
+
+    def read(self, size: int | None = -1) -> Any:
+        """At most `size` bytes."""
+        if self._stopped.is_set():
+            raise Stopped
+        return super().read(-1 if size is None else size)
+
+
+def _may_pass(problem: ProblemError) -> bool:
+    if problem.code == "idempotency_in_progress" or problem.status in {408, 429}:
+        return True
+    return problem.status == 503 and problem.retry_after_s is not None
+
+
+def _detail(problem: dict[str, Any], status: int) -> str:
+    """The problem's detail in whole sentences, with the fields it is about, or the id under which the log tells more."""
+    parts = [str(problem.get("detail") or "")]
+    for field in problem.get("errors") or []:
+        parts.append(f"{field['field']}: {field['detail']}")
+    if status >= 500 and problem.get("request_id"):
+        parts.append(f"The request id is {problem['request_id']}.")
+    return " ".join(part for part in parts if part)
+
+
+def _json_object(response: httpx.Response) -> dict[str, Any] | None:
+    try:
+        answer = response.json()
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _given(**fields: str | None) -> dict[str, str]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _job_url(job_id: str) -> str:
+    return f"/v1/jobs/{urllib.parse.quote(job_id, safe='')}"
+
+
+def _time_for(wait_s: int) -> httpx.Timeout:
+    """Seconds for a request that the server may hold for `wait_s`."""
+    return httpx.Timeout(60 + wait_s, connect=5, pool=None)
+
+
+def _is_loopback(base_url: str) -> bool:
+    host = urllib.parse.urlsplit(base_url).hostname or ""
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,32 @@
+"""How things are written on a terminal and in a pipe."""
+
+from collections.abc import Sequence
+
+
+def legible(text: str, longest: int | None = None) -> str:
+    """`text` without characters that would steer the terminal, cut in its middle to at most `longest` characters."""
+    clean = "".join(character if character.isprintable() else "?" for character in text)
+    if longest is None or len(clean) <= longest:
+        return clean
+    return f"{clean[: longest // 2]}…{clean[len(clean) - (longest - longest // 2 - 1) :]}"
+
+
+def duration(seconds: float) -> str:
+    """`1.9 s`, `42 s`, `5 min`, `3 h`, `12 d`."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0):.1f} s"
+    for unit_s, unit, limit_s in ((1, "s", 90), (60, "min", 5400), (3600, "h", 129_600)):
+        if seconds < limit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[str] = frozenset()) -> list[str]:
+    """Aligned lines, the headings first, two spaces between columns. The columns named in `right` are flush right."""
+    lines = [list(headings), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = []
+    for line in lines:
+        cells = zip(line, widths, headings, strict=True)
+        aligned.append("  ".join(cell.rjust(width) if name in right else cell.ljust(width) for cell, width, name in cells).rstrip())
+    return aligned

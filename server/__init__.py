@@ -1,0 +1,1 @@
+"""`lacunad`: starts the parts as processes and watches them. Imports only `shared`."""

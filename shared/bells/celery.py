@@ -1,0 +1,85 @@
+"""Bells over Redis, by Celery. No promise hangs on it: no result backend, acknowledged early, JSON only."""
+
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from kombu.transport import redis as kombu_redis
+from redis.exceptions import RedisError
+
+from shared import events
+from shared.bells.bell import TASK
+from shared.bells.ringer import RingFailed
+
+
+class GuardedChannel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
+    """Drops what is not JSON. Kombu would let it end the whole worker: one stranger's byte, every job in flight."""
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)
+        except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError are ValueErrors
+            events.emit("bell.dropped", reason=f"not JSON: {error}"[:200])
+            raise kombu_redis.Empty from error
+
+    def _get(self, queue: str) -> Any:
+        try:
+            return super()._get(queue)
+        except ValueError as error:
+            events.emit("bell.dropped", reason=f"not JSON: {error}"[:200])
+            raise kombu_redis.Empty from error
+
+
+class GuardedTransport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no types
+    """Redis, with the guarded channel."""
+
+    Channel = GuardedChannel
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        if not _is_message(message):
+            events.emit("bell.dropped", reason="JSON, but no message")
+            return
+        super()._deliver(message, queue)
+
+
+def _is_message(message: Any) -> bool:
+    """Whether Kombu can deliver it: what its own virtual transports put into a queue."""
+    if not isinstance(message, dict) or not isinstance(message.get("body"), str) or not isinstance(message.get("headers"), dict):
+        return False
+    properties = message.get("properties")
+    return isinstance(properties, dict) and "delivery_tag" in properties and isinstance(properties.get("delivery_info"), dict)
+
+
+def celery_app(redis_url: str) -> Celery:
+    """The Celery application of worker and ringer. Opens nothing."""
+    app = Celery("lacuna", broker=redis_url, set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        broker_connection_max_retries=None,
+        broker_connection_retry_on_startup=True,
+        broker_transport=GuardedTransport,
+        broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 10, "retry_on_timeout": False},
+        task_acks_late=False,
+        task_create_missing_queues=True,
+        task_ignore_result=True,
+        task_publish_retry=False,
+        task_serializer="json",
+        worker_enable_remote_control=True,
+        worker_hijack_root_logger=False,
+        worker_prefetch_multiplier=1,
+    )
+    return app
+
+
+class CeleryRinger:
+    """Publishes bells."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def ring(self, lane: str, job_id: str) -> None:
+        """See `Ringer.ring`."""
+        try:
+            self._app.send_task(TASK, args=[job_id], queue=lane, ignore_result=True)
+        except (OperationalError, RedisError, OSError) as error:
+            raise RingFailed(str(error)) from error

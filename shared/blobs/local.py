@@ -1,0 +1,120 @@
+"""Blobs as files of one folder: written beside, renamed into place, synced with their directory."""
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from shared.blobs.store import Stored
+
+DRAFTS = ".drafts"
+
+
+class LocalDraft:
+    """A temporary file in the store's own file system."""
+
+    def __init__(self, root: Path) -> None:
+        (root / DRAFTS).mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=root / DRAFTS)
+        self._root = root
+        self._path = Path(name)
+        self._file: BinaryIO = os.fdopen(descriptor, "w+b")
+        self._hash = hashlib.sha256()
+        self._placed = False
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        """See `Draft.write`."""
+        self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def sha256(self) -> str:
+        """See `Draft.sha256`."""
+        return self._hash.hexdigest()
+
+    def reader(self) -> BinaryIO:
+        """See `Draft.reader`."""
+        self._file.flush()
+        return self._path.open("rb")
+
+    def place(self, key: str) -> None:
+        """See `Draft.place`."""
+        self._file.close()
+        target = self._root / key
+        try:
+            self._path.replace(target)
+        except FileNotFoundError:  # the first blob of its folder
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._path.replace(target)
+        self._placed = True
+
+    def discard(self) -> None:
+        """See `Draft.discard`."""
+        if not self._placed:
+            self._file.close()
+            self._path.unlink(missing_ok=True)
+
+
+class LocalBlobs:
+    """The folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def draft(self) -> LocalDraft:
+        """See `Blobs.draft`."""
+        return LocalDraft(self._root)
+
+    def sync(self, keys: Iterable[str]) -> None:
+        """See `Blobs.sync`: each file, then each directory up to the root, once."""
+        paths = [self._root / key for key in keys]
+        folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(self._root)}
+        for path in [*paths, *sorted(folders, key=lambda folder: -len(folder.parts))]:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def open(self, key: str) -> BinaryIO:
+        """See `Blobs.open`."""
+        return (self._root / key).open("rb")
+
+    def delete(self, key: str) -> None:
+        """See `Blobs.delete`; folders that became empty go too."""
+        path = self._root / key
+        path.unlink(missing_ok=True)
+        for folder in (path.parent, path.parent.parent):
+            try:
+                folder.rmdir()
+            except OSError:  # not empty, or gone already
+                return
+
+    def stored(self) -> Iterator[Stored]:
+        """See `Blobs.stored`."""
+        now = time.time()
+        for path in self._root.glob("*/*/*"):
+            if path.parts[len(self._root.parts)] == DRAFTS:
+                continue
+            try:
+                yield Stored(path.relative_to(self._root).as_posix(), now - path.stat().st_mtime)
+            except FileNotFoundError:  # removed meanwhile
+                continue
+
+    def sweep_drafts(self, older_than_seconds: float) -> int:
+        """See `Blobs.sweep_drafts`."""
+        old = time.time() - older_than_seconds
+        swept = 0
+        for path in (self._root / DRAFTS).glob("*"):
+            try:
+                if path.stat().st_mtime < old:
+                    path.unlink()
+                    swept += 1
+            except FileNotFoundError:  # placed meanwhile
+                continue
+        return swept

@@ -1,0 +1,67 @@
+"""The port of the blob store. `local.py` is the real one, `memory.py` its double; tests/contracts/test_blobs.py holds both."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A blob that is there: its key, and its age in seconds."""
+
+    key: str
+    age_seconds: float
+
+
+class Draft(Protocol):
+    """Bytes on their way to a blob. Nobody sees them under the key before `place`."""
+
+    size: int  # bytes written so far
+
+    def write(self, data: bytes) -> int:
+        """Append."""
+        ...
+
+    def sha256(self) -> str:
+        """Of what was written so far, in hexadecimal."""
+        ...
+
+    def reader(self) -> BinaryIO:
+        """What was written so far, from its beginning, to read and seek."""
+        ...
+
+    def place(self, key: str) -> None:
+        """Appear under `key`, at once and whole; an older blob there is replaced. Lasting only after `Blobs.sync`."""
+        ...
+
+    def discard(self) -> None:
+        """Leave nothing. Does nothing after `place`."""
+        ...
+
+
+class Blobs(Protocol):
+    """The store."""
+
+    def draft(self) -> Draft:
+        """A new, empty draft."""
+        ...
+
+    def sync(self, keys: Iterable[str]) -> None:
+        """Return when these blobs, and their names, outlast a power cut."""
+        ...
+
+    def open(self, key: str) -> BinaryIO:
+        """Read a blob. Raises FileNotFoundError."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove a blob; does nothing if there is none."""
+        ...
+
+    def stored(self) -> Iterator[Stored]:
+        """Every blob, in no order."""
+        ...
+
+    def sweep_drafts(self, older_than_seconds: float) -> int:
+        """Remove drafts that their program left behind; how many."""
+        ...

@@ -1,0 +1,33 @@
+"""Bringing a database to this version's tables."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine
+
+from shared.database.engine import READ_ONLY
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the database to this version's tables. Does nothing where it is up to date."""
+    config = _config()
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+
+
+def revisions(engine: Engine) -> tuple[str | None, str | None]:
+    """(the database's revision, or None if it is empty; this version's)."""
+    newest = ScriptDirectory.from_config(_config()).get_current_head()
+    with engine.connect().execution_options(**READ_ONLY) as connection:
+        return MigrationContext.configure(connection).get_current_revision(), newest
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config

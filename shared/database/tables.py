@@ -1,0 +1,267 @@
+"""Every table. Times are milliseconds since 1970, UTC, on the database's clock. CHECKs refuse impossible rows, each with its reason.
+
+Some columns wait for their first user (batches, trainings, the registry): they are in the first migration, so that a
+database from the first day needs no rebuilding.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+from shared.jobs.job import FINAL, Kind, Lane, State
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+BATCH_STATES = ("open", "listing", "running", "paused", "succeeded", "completed_with_errors", "failed", "canceled")
+ITEM_STATES = ("waiting", "running", "succeeded", "failed", "skipped", "canceled", "ignored")
+DATASET_STATES = ("ingesting", "ready", "failed")
+DATASET_KINDS = ("clean", "paired", "noisy")
+MODEL_STATES = ("preparing", "ready", "failed")
+TASKS = ("denoise", "inpaint")
+
+
+def _one_of(column: str, values: object) -> CheckConstraint:
+    names = ", ".join(f"'{value}'" for value in values)  # type: ignore[attr-defined]
+    return CheckConstraint(f"{column} IN ({names})", name=f"{column}_known")
+
+
+Id = String(36)
+Document = JSON(none_as_null=True)
+
+owners = Table(
+    "owners",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("owner_id", Id, ForeignKey("owners.id"), nullable=False),
+    Column("sha256", String(64), nullable=False, unique=True),  # of the key; the key itself is shown once and never stored
+    Column("label", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+)
+
+lanes = Table(
+    "lanes",
+    metadata,
+    Column("name", String(16), primary_key=True),
+    Column("v", Float, nullable=False),  # the turn last claimed
+    _one_of("name", Lane),
+)
+
+flows = Table(
+    "flows",
+    metadata,
+    Column("owner_id", Id, ForeignKey("owners.id"), nullable=False),
+    Column("batch_id", Id, nullable=False),  # '' for jobs of no batch
+    Column("lane", String(16), ForeignKey("lanes.name"), nullable=False),
+    Column("last_turn", Float, nullable=False),
+    PrimaryKeyConstraint("owner_id", "batch_id", "lane"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("owner_id", Id, ForeignKey("owners.id"), nullable=False),
+    Column("state", String(24), nullable=False),
+    Column("reason", Text),
+    Column("label", Text),
+    Column("params", Document, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    _one_of("state", BATCH_STATES),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("owner_id", Id, ForeignKey("owners.id"), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("lane", String(16), ForeignKey("lanes.name"), nullable=False),
+    Column("task", String(16), nullable=False),
+    Column("model_name", String(64), nullable=False),
+    Column("model_version", Integer, nullable=False),
+    Column("label", Text),
+    Column("batch_id", Id, ForeignKey("batches.id")),
+    Column("path", Text),
+    Column("input", Document, nullable=False),
+    Column("params", Document, nullable=False),
+    Column("pixels", BigInteger, nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("turn", Float, nullable=False),
+    Column("alone", Boolean(name="alone_boolean"), nullable=False),
+    Column("worker", Text),
+    Column("lease_until", BigInteger),
+    Column("rung_at", BigInteger, nullable=False),  # when somebody last rang for it: upkeep rings again after a while
+    Column("checkpoint_at_claim", Text),
+    Column("progress_done", Integer, nullable=False),
+    Column("progress_total", Integer, nullable=False),
+    Column("progress_unit", String(16), nullable=False),
+    Column("result", Document),
+    Column("result_key", Text),
+    Column("metrics", Document),
+    Column("notes", Document, nullable=False),
+    Column("error", Document),
+    Column("retry_of", Id),
+    Column("request_id", String(64), nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger),
+    Column("expires_at", BigInteger),
+    Column("published_at", BigInteger),
+    _one_of("kind", Kind),
+    _one_of("state", State),
+    # a lease without a running job would be reaped for nothing, a running job without one never
+    CheckConstraint("(lease_until IS NOT NULL) = (state = 'running')", name="lease_while_running"),
+    CheckConstraint("(worker IS NOT NULL) = (state = 'running')", name="worker_while_running"),
+    CheckConstraint(
+        f"(finished_at IS NOT NULL) = (state IN ({', '.join(sorted(repr(str(state)) for state in FINAL))}))", name="finished_when_final"
+    ),
+    # one outcome: a result for each success and for nothing else
+    CheckConstraint("(result IS NOT NULL) = (state = 'succeeded')", name="result_of_success"),
+    CheckConstraint("kind <> 'restore' OR (result_key IS NOT NULL) = (state = 'succeeded')", name="blob_of_success"),
+    CheckConstraint("(error IS NOT NULL) = (state = 'failed')", name="error_of_failure"),
+    # every attempt raised the token, so attempts can never be more
+    CheckConstraint("attempts >= 0 AND attempts <= max_attempts AND attempts <= token", name="attempts_counted"),
+    CheckConstraint("state <> 'running' OR (attempts > 0 AND started_at IS NOT NULL)", name="running_was_claimed"),
+    CheckConstraint("progress_done >= 0 AND progress_done <= progress_total", name="progress_within"),
+    Index("ix_jobs_due", "lane", "turn", "id", sqlite_where=text("state = 'queued'"), postgresql_where=text("state = 'queued'")),
+    Index("ix_jobs_leases", "lease_until", sqlite_where=text("state = 'running'"), postgresql_where=text("state = 'running'")),
+    Index("ix_jobs_owner", "owner_id", "id"),
+    Index("ix_jobs_changed", "changed_at"),
+    Index("ix_jobs_batch", "batch_id", "id", sqlite_where=text("batch_id IS NOT NULL"), postgresql_where=text("batch_id IS NOT NULL")),
+)
+
+job_metrics = Table(
+    "job_metrics",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", Id, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("of", String(16), nullable=False),  # restore: output, input; train: train, validation
+    Column("epoch", Integer),
+    Column("protocol", Text, nullable=False),
+    Column("loss", Float),
+    Column("psnr", Float),
+    Column("ssim", Float),
+    Column("mse", Float),
+    Column("rmse", Float),
+    Column("mae", Float),
+    Column("seconds", Float),
+)
+
+items = Table(
+    "items",
+    metadata,
+    Column("batch_id", Id, ForeignKey("batches.id", ondelete="CASCADE"), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("job_id", Id, ForeignKey("jobs.id")),  # its latest
+    Column("sha256", String(64)),
+    Column("bytes", BigInteger),
+    Column("mtime_ns", BigInteger),
+    Column("inode", BigInteger),
+    Column("error", Document),
+    PrimaryKeyConstraint("batch_id", "path"),
+    _one_of("state", ITEM_STATES),
+    Index("ix_items_state", "batch_id", "state"),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("owner_id", Id, ForeignKey("owners.id"), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("sha256", String(64)),  # of the contents, known when they are read
+    Column("report", Document),
+    Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    _one_of("kind", DATASET_KINDS),
+    _one_of("state", DATASET_STATES),
+    CheckConstraint("state <> 'ready' OR sha256 IS NOT NULL", name="hash_when_ready"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("name", String(64), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("owner_id", Id, ForeignKey("owners.id")),  # none: shipped with Lacuna, everybody's
+    Column("task", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("manifest", Document, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("name", "version"),
+    _one_of("task", TASKS),
+    _one_of("state", MODEL_STATES),
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("name", String(64), nullable=False),
+    Column("alias", String(64), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("name", "alias"),
+)
+
+defaults = Table(
+    "defaults",
+    metadata,
+    Column("task", String(16), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("version", Integer, nullable=False),
+    _one_of("task", TASKS),
+)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("owner_id", Id, ForeignKey("owners.id"), nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("until", BigInteger, nullable=False),  # a request still being received; taken over when it lapsed
+    Column("fingerprint", String(64)),
+    Column("job_id", Id),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("owner_id", "key"),
+    CheckConstraint("(job_id IS NULL) = (fingerprint IS NULL)", name="fulfilled_whole"),
+)

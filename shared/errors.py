@@ -1,0 +1,108 @@
+"""One tree of errors that says whose matter each is, and the catalogue of codes that users see.
+
+`Refused` is the caller's: nothing will change until they change something. `Transient` is passing: trying again may help.
+`Fault` is ours. The API answers any of them with the status of its code (`api/problems.py`); an attempt that raises one
+ends by `outcome_of`. A code, once shipped, keeps its meaning.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Code:
+    """What is fixed about an error: its HTTP status, a title, and what the user can do."""
+
+    status: int
+    title: str
+    advice: str
+
+
+CODES: dict[str, Code] = {
+    "malformed_multipart": Code(400, "The form could not be read", "Send multipart/form-data with a boundary, and let your HTTP library build it."),
+    "bad_cursor": Code(400, "The cursor is not one of ours", "Leave `cursor` out to start from the newest, or use the `next` of the page before."),
+    "bad_id": Code(400, "The id is not a UUID", "Use the id exactly as the service gave it."),
+    "origin_refused": Code(403, "Requests from other sites are refused", "Open Lacuna's own address, or call the API from a program instead of a page."),
+    "host_refused": Code(403, "This host name is not served", "Use a name listed in LACUNA_HOSTS, or add this one there."),
+    "job_not_found": Code(404, "There is no such job", "Check the id; deleted and expired jobs are gone."),
+    "model_not_found": Code(404, "There is no such model", "GET /v1/models lists what there is."),
+    "dataset_not_found": Code(404, "There is no such data set", "Name a folder that holds PNG, WebP, JPEG or TIFF pictures."),
+    "route_not_found": Code(404, "There is no such address", "GET /openapi.json lists every address."),
+    "method_not_allowed": Code(405, "This method does not work here", "The `Allow` header lists the methods that do."),
+    "upload_stalled": Code(408, "The upload stopped", "Send it again; the same Idempotency-Key is safe."),
+    "not_ready": Code(409, "The job is not finished", "Wait with GET /v1/jobs/{id}?wait=60, then ask again."),
+    "already_final": Code(409, "The job has already ended", "Nothing is left to cancel; its state tells how it ended."),
+    "idempotency_in_progress": Code(409, "This request is still being received", "Try again after `Retry-After` seconds."),
+    "result_expired": Code(410, "The result is no longer kept", "Restore the picture again."),
+    "canceled": Code(410, "The job was canceled", "Submit the picture again if you want it after all."),
+    "range_not_satisfiable": Code(416, "The range lies outside the result", "Ask for bytes within the result's size."),
+    "upload_too_large": Code(413, "The upload is too large", "Send a smaller file, or raise LACUNA_MAX_UPLOAD."),
+    "unsupported_format": Code(415, "This kind of file is not restored", "Convert it to PNG or JPEG with 8 bits a channel."),
+    "image_empty": Code(422, "The file is empty", "Send the picture's bytes."),
+    "image_truncated": Code(422, "The picture is cut off", "Copy or download the file again: its end is missing."),
+    "image_corrupt": Code(422, "The picture is damaged", "Open it in an editor and save it anew, or use another copy."),
+    "image_bomb": Code(422, "The picture unpacks to far more than its size", "Save it anew in an editor."),
+    "too_many_pixels": Code(422, "The picture has too many pixels", "Scale or crop it, or raise LACUNA_MAX_PIXELS."),
+    "multiple_frames": Code(422, "The file holds several pictures", "Split it: Lacuna restores one picture per file."),
+    "unknown_task": Code(422, "There is no such task", "Use `denoise`."),
+    "unknown_model": Code(422, "There is no such model", "GET /v1/models lists what there is."),
+    "unknown_field": Code(422, "The request has a field that means nothing here", "Remove it; /docs lists the fields."),
+    "invalid_field": Code(422, "A field has a value that cannot be used", "`errors` names the field and what it takes."),
+    "idempotency_mismatch": Code(422, "This Idempotency-Key belongs to another request", "Use a new key for a new request."),
+    "callbacks_not_offered": Code(422, "Callbacks are not offered", "Poll the job, or wait with ?wait=60."),
+    "artifact_invalid": Code(422, "The model's files do not fit together", "Export the model again; weights and manifest must come from one export."),
+    "database_busy": Code(503, "The database did not answer in time", "Try again after `Retry-After` seconds."),
+    "storage_full": Code(503, "The disk is nearly full", "Free space under LACUNA_HOME, or lower LACUNA_MIN_FREE."),
+    "too_many_uploads": Code(503, "Too many uploads at once", "Try again after `Retry-After` seconds."),
+    "worker_lost": Code(500, "The worker died while it restored this picture", "Try again; if it happens again, the picture itself may be the cause."),
+    "out_of_memory": Code(500, "The picture needs more memory than there is", "Raise LACUNA_MEMORY, or restore a smaller picture."),
+    "timed_out": Code(500, "The picture took too long", "Try again on a faster machine, or restore a smaller picture."),
+    "training_diverged": Code(500, "The training's loss became infinite", "Train with a smaller learning rate."),
+    "internal": Code(500, "Something went wrong on our side", "Try again; the log holds the cause under this request id."),
+}  # fmt: skip
+
+
+class LacunaError(Exception):
+    """An error with a code from `CODES`, a sentence for the user, and the fields it is about."""
+
+    def __init__(
+        self, code: str, detail: str | None = None, *, fields: dict[str, str] | None = None, retry_after_s: int | None = None
+    ) -> None:
+        self.code = code
+        self.kind = CODES[code]
+        self.detail = detail or self.kind.advice
+        self.fields = fields or {}
+        self.retry_after_s = retry_after_s
+        super().__init__(f"{code}: {self.detail}")
+
+
+class Refused(LacunaError):
+    """The caller's matter."""
+
+
+class Transient(LacunaError):
+    """Passing: the same attempt may do better later."""
+
+
+class Fault(LacunaError):
+    """Ours."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ends that did not succeed."""
+
+    code: str
+    title: str
+    detail: str
+    retryable: bool
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """What an attempt that raised `error` becomes. An error we did not foresee is `internal`, and never shows its text."""
+    if isinstance(error, MemoryError):
+        error = Fault("out_of_memory")
+    if isinstance(error, LacunaError):
+        return Outcome(error.code, error.kind.title, error.detail, isinstance(error, Transient))
+    if isinstance(error, OSError):
+        return Outcome("internal", CODES["internal"].title, "The storage did not answer; the attempt is made again.", True)
+    return Outcome("internal", CODES["internal"].title, CODES["internal"].advice, False)

@@ -1,0 +1,91 @@
+"""What happens, by name. The domain emits named events; log lines are made from them here and nowhere else."""
+
+import contextlib
+import contextvars
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+# name → (level, what it means). A new event needs a line here, so that a log can be read with this page open.
+EVENTS: dict[str, tuple[int, str]] = {
+    "api.started": (logging.INFO, "the API answers"),
+    "request.answered": (logging.INFO, "a request was answered"),
+    "request.crashed": (logging.ERROR, "a request met an error we did not foresee"),
+    "job.accepted": (logging.INFO, "a job was accepted"),
+    "job.claimed": (logging.INFO, "a worker took a job"),
+    "job.succeeded": (logging.INFO, "a job succeeded"),
+    "job.failed": (logging.WARNING, "a job failed"),
+    "job.retried": (logging.WARNING, "an attempt failed and will be made again"),
+    "job.released": (logging.INFO, "a worker gave a job back at its shutdown"),
+    "job.reaped": (logging.WARNING, "a lease lapsed: its worker is dead or frozen"),
+    "job.canceled": (logging.INFO, "a job was canceled"),
+    "job.lost": (logging.WARNING, "an attempt ended that was no longer ours"),
+    "attempt.crashed": (logging.ERROR, "an attempt met an error we did not foresee"),
+    "bell.failed": (logging.WARNING, "Redis did not take a bell; workers find the row by looking"),
+    "bell.dropped": (logging.WARNING, "a message that is no bell of ours was dropped"),
+    "model.loaded": (logging.INFO, "a network is ready"),
+    "watch.failed": (logging.WARNING, "the database did not tell what changed; who waits, waits on"),
+    "keeper.failed": (logging.WARNING, "leases could not be renewed this time"),
+    "committer.failed": (logging.WARNING, "a group could not be committed; its rows are read instead"),
+    "upkeep.failed": (logging.WARNING, "upkeep could not do its round this time"),
+    "upkeep.late": (logging.WARNING, "upkeep was late; nothing is reaped for one lease"),
+    "upkeep.rang": (logging.INFO, "upkeep rang for rows nobody had taken"),
+    "upkeep.swept": (logging.INFO, "files that no row names were removed"),
+    "part.started": (logging.INFO, "a part was started"),
+    "part.ended": (logging.WARNING, "a part ended and is started again"),
+    "part.frozen": (logging.WARNING, "a part was silent for too long and is killed"),
+    "part.stopping": (logging.INFO, "a part stops"),
+}  # fmt: skip
+
+_context: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar("lacuna_context", default=None)
+_log = logging.getLogger("lacuna")
+
+
+def emit(name: str, *, cause: BaseException | None = None, **values: Any) -> None:
+    """Say that `name` happened. `cause` is logged with its traceback; users never see it."""
+    level, _ = EVENTS[name]
+    _log.log(level, name, extra={"values": {**(_context.get() or {}), **values}}, exc_info=cause)
+
+
+@contextlib.contextmanager
+def context(**values: Any) -> Iterator[None]:
+    """Within it, every event of this thread carries `values` too (`request_id`, `job_id`, …)."""
+    token = _context.set({**(_context.get() or {}), **values})
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "values", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class _Readable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        values = "  ".join(f"{key}={value}" for key, value in getattr(record, "values", {}).items())
+        line = f"{time}  {record.getMessage():<18} {values}".rstrip()
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def configure(level: int = logging.INFO) -> None:
+    """Log to standard error: readable on a terminal, one JSON object a line elsewhere."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Readable() if sys.stderr.isatty() else _Json())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    _log.setLevel(level)

@@ -1,0 +1,1 @@
+"""Pictures: headers, pixels, files, tiles, quality."""

@@ -1,0 +1,146 @@
+"""Bytes ↔ pixels, for files of 8 bits a channel: PNG and JPEG, grey or RGB, with or without alpha.
+
+What is not pixels is kept: colour profile, EXIF, resolution. The picture is turned as EXIF says and the tag set to 1.
+Named formats only: Pillow is never asked to guess what a stranger's bytes are.
+"""
+
+import io
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
+
+from shared.errors import Refused
+from shared.imaging import header
+from shared.imaging.header import Header
+
+Image.MAX_IMAGE_PIXELS = None  # our own limit is checked on the header, before Pillow sees the file
+
+TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
+LOWEST_QUALITY = 90
+ORIENTATION = 0x0112
+
+# ITU-T T.81 annex K, table K.1: what libjpeg scales by its quality setting
+_LUMINANCE = np.array([
+    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
+    18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
+])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """A decoded picture, as a viewer displays it.
+
+    `colour` is uint8 (height, width, 1 or 3); `alpha` is uint8 (height, width) or None and is carried through untouched.
+    """
+
+    header: Header
+    colour: NDArray[np.uint8]
+    alpha: NDArray[np.uint8] | None
+    notes: list[str]
+    kept: dict[str, Any] = field(repr=False)  # what Pillow writes back: icc_profile, exif, dpi, quality, subsampling
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A file's bytes, its media type, and what was changed or dropped on the way."""
+
+    data: bytes
+    type: str
+    notes: list[str]
+
+
+def decode(file: BinaryIO, size: int, max_pixels: int) -> Source:
+    """Decode a picture of `size` bytes. Raises `Refused` with an image code for what cannot be restored."""
+    found = header.read(file, size, max_pixels)
+    file.seek(0)
+    try:
+        with Image.open(file, formats=[found.format]) as image:
+            image.load()
+            kept = _kept(image)
+            notes: list[str] = []
+            turned = ImageOps.exif_transpose(image)
+            kept["exif"] = _upright(turned, notes)
+    except MemoryError:
+        raise
+    except UnidentifiedImageError as error:
+        raise Refused("image_corrupt") from error
+    except (OSError, SyntaxError, ValueError) as error:  # how Pillow says that the data are damaged
+        truncated = "truncated" in str(error)
+        raise Refused("image_truncated" if truncated else "image_corrupt") from error
+    colour, alpha = _split(turned, notes)
+    return Source(found, colour, alpha, notes, kept)
+
+
+def encode(colour: NDArray[np.uint8], source: Source, format_: str) -> Encoded:
+    """`colour` (height, width, 1 or 3) with the alpha and the metadata of `source`, as a file; and notes on what changed.
+
+    `format_` is keep, png or jpeg. Alpha cannot live in a JPEG: it is dropped, with a note.
+    """
+    target = source.header.format if format_ == "keep" else format_.upper()
+    notes = []
+    planes = colour[:, :, 0] if colour.shape[2] == 1 else colour
+    if source.alpha is not None and target == "JPEG":
+        notes.append("alpha_dropped")
+    elif source.alpha is not None:
+        planes = np.dstack([colour, source.alpha])
+    options = {name: value for name, value in source.kept.items() if value is not None}
+    if target == "PNG":
+        options = {name: value for name, value in options.items() if name in ("icc_profile", "exif", "dpi")} | {"compress_level": 3}
+    elif source.header.format != "JPEG":
+        options |= {"quality": 95, "subsampling": 0}
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(planes)).save(out, format=target, **options)
+    return Encoded(out.getvalue(), TYPES[target], notes)
+
+
+def _kept(image: Image.Image) -> dict[str, Any]:
+    kept: dict[str, Any] = {"icc_profile": image.info.get("icc_profile"), "dpi": image.info.get("dpi")}
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        sampling = JpegImagePlugin.get_sampling(image)
+        kept |= {"quality": _quality(image.quantization), "subsampling": sampling if sampling in (0, 1, 2) else 0}
+    return kept
+
+
+def _quality(tables: dict[int, list[int]]) -> int:
+    """Libjpeg's quality setting that gives this first table, estimated; never under 90."""
+    if 0 not in tables:
+        return LOWEST_QUALITY
+    scale = float(np.mean(np.array(tables[0][:64]) / _LUMINANCE)) * 100
+    estimated = (200 - scale) / 2 if scale <= 100 else 5000 / scale
+    return int(np.clip(round(estimated), LOWEST_QUALITY, 100))
+
+
+def _upright(image: Image.Image, notes: list[str]) -> bytes | None:
+    """EXIF for a picture that stands upright, without the stale thumbnail; None if there is none."""
+    try:
+        exif = image.getexif()
+        if not exif:
+            return None
+        exif[ORIENTATION] = 1
+        data: bytes = exif.tobytes()
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError):  # damaged metadata must not cost the picture
+        notes.append("exif_corrupt")
+        return None
+    return data
+
+
+def _split(image: Image.Image, notes: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    if image.mode == "P" or "transparency" in image.info:
+        if image.mode == "P":
+            notes.append("palette_expanded")
+        transparent = "transparency" in image.info
+        grey = image.mode in ("1", "L")
+        image = image.convert(("LA" if grey else "RGBA") if transparent else "RGB")
+    if image.mode == "1":
+        image = image.convert("L")
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):
+        raise Refused("unsupported_format", f"Its pixels are of kind {image.mode}; convert it to 8-bit grey or RGB.")
+    pixels = np.asarray(image, dtype=np.uint8)
+    if pixels.ndim == 2:
+        return pixels[:, :, np.newaxis], None
+    if image.mode in ("LA", "RGBA"):
+        return np.ascontiguousarray(pixels[:, :, :-1]), np.ascontiguousarray(pixels[:, :, -1])
+    return pixels, None

@@ -1,0 +1,65 @@
+"""Splitting a picture into tiles with a halo, and putting the restored tiles together again.
+
+A tile is the part that is kept; its window is the tile with as much of the halo as the picture has. All coordinates are
+pixels of the picture. Up to about 4 Mpx a picture is one tile: the halo is the real cost.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+WHOLE_PIXELS = 4_000_000
+TILE = 1024
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # (1, h, w, 3) in 0..1 → the same
+
+
+@dataclass(frozen=True)
+class Tile:
+    """`top … bottom`, `left … right` is kept; `window_…` is what the network sees."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    window_top: int
+    window_bottom: int
+    window_left: int
+    window_right: int
+
+
+def plan(height: int, width: int, halo: int, multiple: int, whole_pixels: int = WHOLE_PIXELS, tile: int = TILE) -> list[Tile]:
+    """The tiles of a picture in reading order. `tile` and `halo` are rounded up to `multiple`, so that every window's
+    strides lie as they lie in the whole picture."""
+    if height * width <= whole_pixels:
+        return [Tile(0, height, 0, width, 0, height, 0, width)]
+    side, margin = (-(-size // multiple) * multiple for size in (tile, halo))
+    return [
+        Tile(
+            top, min(top + side, height), left, min(left + side, width),
+            max(0, top - margin), min(top + side + margin, height), max(0, left - margin), min(left + side + margin, width),
+        )
+        for top in range(0, height, side)
+        for left in range(0, width, side)
+    ]  # fmt: skip
+
+
+def apply(run: Run, colour: NDArray[np.uint8], tiles: list[Tile]) -> Iterator[tuple[Tile, NDArray[np.uint8]]]:
+    """Each tile with its restored pixels, uint8 (height, width, channels) like `colour`. Float32 exists per tile only.
+
+    A grey picture is fed as three equal channels, and the mean of the three is taken.
+    """
+    for tile in tiles:
+        window = colour[tile.window_top : tile.window_bottom, tile.window_left : tile.window_right]
+        batch = window[np.newaxis].astype(np.float32) / np.float32(255)
+        if colour.shape[2] == 1:
+            output = run(np.repeat(batch, 3, axis=3))[0].mean(axis=2, keepdims=True)
+        else:
+            output = run(batch)[0]
+        kept = output[
+            tile.top - tile.window_top : tile.bottom - tile.window_top,
+            tile.left - tile.window_left : tile.right - tile.window_left,
+        ]
+        yield tile, np.round(np.clip(kept, 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Jobs: what they may become (job.py), one statement a move (store.py), whose turn it is (turns.py)."""

@@ -1,0 +1,168 @@
+"""What a job is and what it may become. Read this first: every other room only carries these moves out.
+
+`shared/jobs/store.py` holds one statement for each move; docs/architecture.md draws the table below, and
+tests/documents/ compares the picture, the table and the database's CHECKs.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class State(StrEnum):
+    """Where a job stands. The last three are final: nothing leaves them."""
+
+    QUEUED = "queued"  # waits for a worker, or for its `due_at` after a failed attempt
+    RUNNING = "running"  # a worker holds a lease on it
+    SUCCEEDED = "succeeded"  # its result is stored, with the hash that the row names
+    FAILED = "failed"  # its error says why
+    CANCELED = "canceled"  # the user stopped it; it never gets a result
+
+
+class Kind(StrEnum):
+    """What a job does."""
+
+    RESTORE = "restore"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    INGEST = "ingest"
+    PUBLISH = "publish"
+
+
+class Lane(StrEnum):
+    """Which workers may take a job. A worker takes from its first lane as long as something is due there."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+    TRAIN = "train"
+
+
+class Move(StrEnum):
+    """What can happen to a job."""
+
+    CLAIM = "claim"  # a worker takes it: token + 1, attempts + 1, a lease
+    RENEW = "renew"  # its worker lives
+    SUCCEED = "succeed"  # its worker stored a result
+    FAIL = "fail"  # its worker met an error that trying again cannot mend
+    RETRY = "retry"  # its worker met a passing error
+    RELEASE = "release"  # its worker shuts down cleanly: attempts − 1
+    REAP = "reap"  # its lease lapsed: the worker is dead or frozen; alone next time
+    CANCEL = "cancel"  # its owner stops it: token + 1
+
+
+FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELED})
+
+# The table of legal moves: from which states, and to which. There is no other way for a row to change its state.
+MOVES: dict[Move, tuple[frozenset[State], frozenset[State]]] = {
+    Move.CLAIM: (frozenset({State.QUEUED}), frozenset({State.RUNNING})),
+    Move.RENEW: (frozenset({State.RUNNING}), frozenset({State.RUNNING})),
+    Move.SUCCEED: (frozenset({State.RUNNING}), frozenset({State.SUCCEEDED})),
+    Move.FAIL: (frozenset({State.RUNNING}), frozenset({State.FAILED})),
+    Move.RETRY: (frozenset({State.RUNNING}), frozenset({State.QUEUED, State.FAILED})),
+    Move.RELEASE: (frozenset({State.RUNNING}), frozenset({State.QUEUED})),
+    Move.REAP: (frozenset({State.RUNNING}), frozenset({State.QUEUED, State.FAILED})),
+    Move.CANCEL: (frozenset({State.QUEUED, State.RUNNING}), frozenset({State.CANCELED})),
+}
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What the API decides about a job before it exists. Blobs named here are already stored."""
+
+    id: str
+    owner_id: str
+    kind: Kind
+    lane: Lane
+    task: str
+    model_name: str
+    model_version: int
+    input: dict[str, Any]  # name, bytes, sha256, format, width, height, mode, bits
+    params: dict[str, Any]
+    pixels: int
+    max_attempts: int
+    request_id: str
+    label: str | None = None
+
+    @property
+    def cost_mpx(self) -> float:
+        """What it takes from its flow's share: megapixels, and a little for every file."""
+        return self.pixels / 1e6 + 0.01
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row, as it was when it was read. Times are milliseconds since 1970 on the database's clock."""
+
+    id: str
+    owner_id: str
+    kind: str
+    state: State
+    version: int  # rises with every change that a user can see
+    lane: str
+    task: str
+    model_name: str
+    model_version: int
+    label: str | None
+    batch_id: str | None
+    path: str | None
+    input: dict[str, Any]
+    params: dict[str, Any]
+    pixels: int
+    token: int  # only ever rises; fences every write of an attempt
+    attempts: int  # claims that count against max_attempts; a release gives one back
+    max_attempts: int
+    turn: float
+    alone: bool  # its last attempt lost its worker: it runs in a process of its own
+    worker: str | None
+    lease_until: int | None
+    progress_done: int
+    progress_total: int
+    progress_unit: str
+    result: dict[str, Any] | None
+    result_key: str | None
+    metrics: dict[str, Any] | None
+    notes: list[str]
+    error: dict[str, Any] | None
+    retry_of: str | None
+    request_id: str
+    due_at: int
+    created_at: int
+    changed_at: int
+    started_at: int | None
+    finished_at: int | None
+    expires_at: int | None
+
+    @property
+    def model(self) -> str:
+        """The model's name and version: `denoise@1`."""
+        return f"{self.model_name}@{self.model_version}"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.state in FINAL
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Job))
+
+
+@dataclass(frozen=True)
+class Success:
+    """What a successful attempt leaves: written in one transaction with the final state."""
+
+    job: Job
+    result: dict[str, Any]
+    result_key: str
+    notes: list[str]
+    metrics: dict[str, Any] | None = None
+
+
+def blob_key(owner: str, part: str) -> str:
+    """The key of a blob: it begins with the id it belongs to. The shard is the id's end: UUIDv7 begins with the time."""
+    return f"{owner[-2:]}/{owner}/{part}"
+
+
+def result_part(token: int) -> str:
+    """Results lie under keys that end in the token, so that two attempts never write the same file."""
+    return f"result.{token}"

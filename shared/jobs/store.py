@@ -1,0 +1,442 @@
+"""The moves of shared/jobs/job.py, one statement each. The rows a statement touched are the answer.
+
+Every write of an attempt names the token it was claimed with: after a cancel, a reap or another claim it touches no row,
+and "no longer ours" is an ordinary answer. Time is the database's (`now_ms`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Connection,
+    Engine,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as insert_postgresql
+from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+
+from shared import events
+from shared.database.engine import READ_ONLY, now_ms
+from shared.database.tables import batches, flows, job_metrics, jobs, lanes, reservations
+from shared.errors import Outcome, Refused
+from shared.jobs import turns
+from shared.jobs.job import FIELDS, MOVES, Job, Lane, Move, NewJob, State, Success
+
+RESERVED_MS = 60_000
+KEPT_MS = 24 * 3_600_000  # an Idempotency-Key is kept as long as its job, and at least a day
+POSITIONS = 1_000
+REAPED_DUE_MS = 1_000
+WORKER_LOST = {
+    "code": "worker_lost",
+    "title": "The worker died while it restored this picture",
+    "detail": "Every attempt lost its worker. The picture itself may be the cause.",
+    "retryable": True,
+}
+
+_columns = [jobs.c[name] for name in FIELDS]
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """The right to fulfil an Idempotency-Key; the token tells it from one that took it over."""
+
+    owner_id: str
+    key: str
+    token: int
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A key that already has its job."""
+
+    job_id: str
+    fingerprint: str
+
+
+class Jobs:
+    """The store. Methods are safe from any thread and any process."""
+
+    def __init__(self, engine: Engine, lease_seconds: float) -> None:
+        self._engine = engine
+        self._lease_ms = int(lease_seconds * 1000)
+
+    # -- accept ---------------------------------------------------------------------------------------------------------
+
+    def accept(self, new: NewJob, reservation: Reservation | None = None, fingerprint: str = "") -> Job:
+        """Insert a queued job in its turn. With a reservation, fulfil it in the same transaction.
+
+        Raises `Refused("idempotency_in_progress")` if the reservation was taken over meanwhile.
+        """
+        with self._engine.begin() as connection:
+            if reservation is not None and not _fulfil(connection, reservation, new.id, fingerprint):
+                raise Refused("idempotency_in_progress", retry_after_s=1)
+            turn = _take_turn(connection, new)
+            statement = (
+                insert(jobs)
+                .values(
+                    **{name: getattr(new, name) for name in _NEW_FIELDS}, state=State.QUEUED, version=1, token=0, attempts=0, turn=turn,
+                    alone=False, notes=[], rung_at=now_ms(), progress_done=0, progress_total=0, progress_unit="tiles",
+                    due_at=now_ms(), created_at=now_ms(), changed_at=now_ms(),
+                )
+                .returning(*_columns)
+            )  # fmt: skip
+            job = _job(connection.execute(statement).one())
+        events.emit("job.accepted", job_id=job.id, lane=job.lane, model=job.model, pixels=job.pixels)
+        return job
+
+    # -- the moves of an attempt ----------------------------------------------------------------------------------------
+
+    def claim(self, worker: str, lanes_in_order: Sequence[Lane], free_pixels: int, idle: bool) -> list[Job]:
+        """CLAIM: the best due rows of the first lane that has any; empty if there are none, or they do not fit yet."""
+        with self._engine.begin() as connection:
+            for lane in lanes_in_order:
+                chosen = turns.choose(connection.execute(_due(lane)).all(), free_pixels, idle)
+                if not chosen:
+                    continue
+                statement = (
+                    update(jobs)
+                    .where(jobs.c.id.in_([row.id for row in chosen]), _may(Move.CLAIM))
+                    .values(
+                        state=State.RUNNING, token=jobs.c.token + 1, attempts=jobs.c.attempts + 1, worker=worker,
+                        lease_until=now_ms() + self._lease_ms, started_at=func.coalesce(jobs.c.started_at, now_ms()),
+                        progress_done=0, progress_total=0, **_changed,
+                    )
+                    .returning(*_columns)
+                )  # fmt: skip
+                claimed = sorted((_job(row) for row in connection.execute(statement)), key=lambda job: (job.turn, job.id))
+                last = max(row.turn for row in chosen)
+                connection.execute(update(lanes).where(lanes.c.name == lane, lanes.c.v < last).values(v=last))
+                break
+            else:
+                return []
+        for job in claimed:
+            events.emit("job.claimed", job_id=job.id, token=job.token, attempts=job.attempts, worker=worker)
+        return claimed
+
+    def keep(
+        self, held: Mapping[tuple[str, int], tuple[int, int]], progressed: Iterable[tuple[str, int]], renew: bool
+    ) -> frozenset[tuple[str, int]]:
+        """RENEW, and progress: of the attempts `held` as (id, token) → (done, total), which are still ours.
+
+        `progressed` names those whose progress is written. A lease is renewed also after it lapsed, as long as nobody reaped.
+        """
+        written = [pair for pair in progressed if pair in held]
+        with self._engine.begin() as connection:
+            if written:
+                connection.execute(
+                    update(jobs)
+                    .where(_attempts(written), _may(Move.RENEW))
+                    .values(
+                        progress_done=case({job_id: held[job_id, token][0] for job_id, token in written}, value=jobs.c.id),
+                        progress_total=case({job_id: held[job_id, token][1] for job_id, token in written}, value=jobs.c.id),
+                        **_changed,
+                    )
+                )
+            ours: Any = select(jobs.c.id, jobs.c.token).where(_attempts(held), _may(Move.RENEW))
+            if renew:
+                ours = (
+                    update(jobs)
+                    .where(_attempts(held), _may(Move.RENEW))
+                    .values(lease_until=now_ms() + self._lease_ms)
+                    .returning(jobs.c.id, jobs.c.token)
+                )
+            return frozenset((row.id, row.token) for row in connection.execute(ours))
+
+    def succeed(self, group: Sequence[Success]) -> frozenset[str]:
+        """SUCCEED: one transaction for the group, one guarded statement for each row. The ids that were still ours."""
+        done = []
+        with self._engine.begin() as connection:
+            for success in group:
+                job = success.job
+                statement = (
+                    update(jobs)
+                    .where(jobs.c.id == job.id, jobs.c.token == job.token, _may(Move.SUCCEED))
+                    .values(
+                        state=State.SUCCEEDED, result=success.result, result_key=success.result_key, notes=success.notes,
+                        metrics=success.metrics, progress_done=jobs.c.progress_total, **_ended,
+                    )
+                )  # fmt: skip
+                if connection.execute(statement).rowcount == 1:
+                    done.append(job.id)
+                    _write_metrics(connection, job.id, success.metrics)
+        for success in group:
+            events.emit("job.succeeded" if success.job.id in done else "job.lost", job_id=success.job.id, token=success.job.token)
+        return frozenset(done)
+
+    def fail(self, job: Job, outcome: Outcome) -> bool:
+        """FAIL: for good. False if the job was no longer ours."""
+        return self._end(
+            job,
+            Move.FAIL,
+            "job.failed",
+            {"state": State.FAILED, "error": _error(outcome), **_ended},
+            code=outcome.code,
+        )
+
+    def retry(self, job: Job, outcome: Outcome, delay_seconds: float, alone: bool = False) -> bool:
+        """RETRY: queued again after `delay_seconds`, or failed with this error when the attempts are used up."""
+        again = jobs.c.attempts < jobs.c.max_attempts
+        values = {**_requeued_or_failed(again, _error(outcome), int(delay_seconds * 1000)), "alone": or_(jobs.c.alone, literal(alone))}
+        return self._end(job, Move.RETRY, "job.retried", values, code=outcome.code)
+
+    def release(self, job: Job) -> bool:
+        """RELEASE: given back unharmed; this attempt does not count."""
+        values = {
+            "state": State.QUEUED,
+            "attempts": jobs.c.attempts - 1,
+            "lease_until": None,
+            "worker": None,
+            "due_at": now_ms(),
+            **_changed,
+        }
+        return self._end(job, Move.RELEASE, "job.released", values)
+
+    # -- the moves of others --------------------------------------------------------------------------------------------
+
+    def reap(self) -> list[Job]:
+        """REAP: every running job whose lease lapsed, as it is now (queued, alone; or failed)."""
+        again = jobs.c.attempts < jobs.c.max_attempts
+        statement = (
+            update(jobs)
+            .where(_may(Move.REAP), jobs.c.lease_until < now_ms())
+            .values(**_requeued_or_failed(again, WORKER_LOST, REAPED_DUE_MS), alone=True)
+            .returning(*_columns)
+        )
+        with self._engine.begin() as connection:
+            reaped = [_job(row) for row in connection.execute(statement)]
+        for job in reaped:
+            events.emit("job.reaped", job_id=job.id, attempts=job.attempts, state=job.state)
+        return reaped
+
+    def cancel(self, owner_id: str, job_id: str) -> Job | None:
+        """CANCEL: final at once; the token rises, so an attempt under way can no longer write. None if it was over already."""
+        statement = (
+            update(jobs)
+            .where(jobs.c.id == job_id, jobs.c.owner_id == owner_id, _may(Move.CANCEL))
+            .values(state=State.CANCELED, token=jobs.c.token + 1, **_ended)
+            .returning(*_columns)
+        )
+        with self._engine.begin() as connection:
+            row = connection.execute(statement).one_or_none()
+        if row is not None:
+            events.emit("job.canceled", job_id=job_id)
+        return _job(row) if row is not None else None
+
+    # -- reading --------------------------------------------------------------------------------------------------------
+
+    def get(self, job_id: str, owner_id: str | None = None) -> Job | None:
+        """The job, if there is one (and it is that owner's)."""
+        statement = select(*_columns).where(jobs.c.id == job_id)
+        if owner_id is not None:
+            statement = statement.where(jobs.c.owner_id == owner_id)
+        with self._reading() as connection:
+            row = connection.execute(statement).one_or_none()
+        return _job(row) if row is not None else None
+
+    def page(self, owner_id: str, filters: Mapping[str, str], limit: int, before: str | None) -> list[Job]:
+        """Newest first, at most `limit`, older than the job `before`. `filters` are columns and the values they must have."""
+        statement = select(*_columns).where(jobs.c.owner_id == owner_id, *(jobs.c[name] == value for name, value in filters.items()))
+        if before is not None:
+            statement = statement.where(jobs.c.id < before)
+        with self._reading() as connection:
+            return [_job(row) for row in connection.execute(statement.order_by(jobs.c.id.desc()).limit(limit))]
+
+    def position(self, job: Job) -> int | None:
+        """How many queued rows of its lane come before it; None if it does not wait, or for more than 1 000."""
+        if job.state is not State.QUEUED:
+            return None
+        ahead = (
+            select(jobs.c.id)
+            .where(jobs.c.lane == job.lane, jobs.c.state == State.QUEUED, tuple_(jobs.c.turn, jobs.c.id) < tuple_(literal(job.turn), literal(job.id)))
+            .limit(POSITIONS + 1)
+        )  # fmt: skip
+        with self._reading() as connection:
+            count = connection.execute(select(func.count()).select_from(ahead.subquery())).scalar_one()
+        return count if count <= POSITIONS else None
+
+    def versions(self, ids: Iterable[str]) -> dict[str, int]:
+        """The version of each of these jobs that exists: what the API's watch compares."""
+        with self._reading() as connection:
+            rows = connection.execute(select(jobs.c.id, jobs.c.version).where(jobs.c.id.in_(list(ids))))
+            return {row.id: row.version for row in rows}
+
+    def unheard(self, older_than_seconds: float, limit: int = 100) -> list[tuple[str, str]]:
+        """(id, lane) of due rows that nobody rang for since: upkeep rings for them again. Marks them as rung."""
+        due = (
+            select(jobs.c.id)
+            .where(jobs.c.state == State.QUEUED, jobs.c.due_at <= now_ms(), jobs.c.rung_at < now_ms() - int(older_than_seconds * 1000))
+            .order_by(jobs.c.turn)
+            .limit(limit)
+        )
+        with self._engine.begin() as connection:
+            statement = update(jobs).where(jobs.c.id.in_(due.scalar_subquery())).values(rung_at=now_ms())
+            return [(row.id, row.lane) for row in connection.execute(statement.returning(jobs.c.id, jobs.c.lane))]
+
+    def kept_parts(self, ids: Iterable[str], grace_seconds: float) -> dict[str, set[str] | None]:
+        """Of each job that exists, the blob keys that its row names; None means all of them: it runs, or ended just now."""
+        statement = select(
+            jobs.c.id,
+            jobs.c.state,
+            jobs.c.input,
+            jobs.c.result_key,
+            (jobs.c.changed_at > now_ms() - int(grace_seconds * 1000)).label("fresh"),
+        ).where(jobs.c.id.in_(list(ids)))
+        with self._reading() as connection:
+            return {
+                row.id: None if row.state == State.RUNNING or row.fresh else {key for key in (row.input["key"], row.result_key) if key}
+                for row in connection.execute(statement)
+            }
+
+    # -- Idempotency-Key ------------------------------------------------------------------------------------------------
+
+    def reserve(self, owner_id: str, key: str) -> Reservation | Replay:
+        """Reserve a key before the body is read, or take over a lapsed reservation.
+
+        Raises `Refused("idempotency_in_progress")` while another request with this key is being received.
+        """
+        upsert = insert_sqlite if self._engine.dialect.name == "sqlite" else insert_postgresql
+        statement = upsert(reservations).values(owner_id=owner_id, key=key, token=1, until=now_ms() + RESERVED_MS, created_at=now_ms())
+        taken = statement.on_conflict_do_update(
+            index_elements=["owner_id", "key"],
+            set_={"token": reservations.c.token + 1, "until": now_ms() + RESERVED_MS},
+            where=and_(reservations.c.job_id.is_(None), reservations.c.until < now_ms()),
+        ).returning(reservations.c.token)
+        with self._engine.begin() as connection:
+            token = connection.execute(taken).scalar_one_or_none()
+            if token is not None:
+                return Reservation(owner_id, key, token)
+            row = connection.execute(
+                select(reservations.c.job_id, reservations.c.fingerprint).where(
+                    reservations.c.owner_id == owner_id, reservations.c.key == key
+                )
+            ).one()
+        if row.job_id is None:
+            raise Refused("idempotency_in_progress", retry_after_s=1)
+        return Replay(row.job_id, row.fingerprint)
+
+    def renew_reservation(self, reservation: Reservation) -> None:
+        """Keep it while bytes come."""
+        with self._engine.begin() as connection:
+            connection.execute(update(reservations).where(*_reserved(reservation)).values(until=now_ms() + RESERVED_MS))
+
+    def drop_reservation(self, reservation: Reservation) -> None:
+        """The request was refused: its key is free again."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(reservations).where(*_reserved(reservation)))
+
+    def sweep_reservations(self) -> int:
+        """Remove keys older than a day whose job is gone, or that never had one."""
+        old = reservations.c.created_at < now_ms() - KEPT_MS
+        orphaned = ~exists().where(jobs.c.id == reservations.c.job_id)
+        with self._engine.begin() as connection:
+            return connection.execute(delete(reservations).where(old, reservations.c.until < now_ms(), orphaned)).rowcount
+
+    # -- the parts of the above -----------------------------------------------------------------------------------------
+
+    def _end(self, job: Job, move: Move, event: str, values: Mapping[str, Any], **told: Any) -> bool:
+        statement = update(jobs).where(jobs.c.id == job.id, jobs.c.token == job.token, _may(move)).values(**values)
+        with self._engine.begin() as connection:
+            touched = connection.execute(statement).rowcount == 1
+        events.emit(event if touched else "job.lost", job_id=job.id, token=job.token, **told)
+        return touched
+
+    def _reading(self) -> Any:
+        return self._engine.connect().execution_options(**READ_ONLY)
+
+
+_NEW_FIELDS = (
+    "id", "owner_id", "kind", "lane", "task", "model_name", "model_version", "input", "params", "pixels", "max_attempts", "request_id", "label",
+)  # fmt: skip
+
+# what every visible change writes, and what every end does
+_changed: dict[str, Any] = {"version": jobs.c.version + 1, "changed_at": now_ms()}
+_ended: dict[str, Any] = {"lease_until": None, "worker": None, "finished_at": now_ms(), **_changed}
+
+
+def _may(move: Move) -> ColumnElement[bool]:
+    """The states this move starts from, by the table in job.py."""
+    return jobs.c.state.in_(sorted(MOVES[move][0]))
+
+
+def _attempts(pairs: Iterable[tuple[str, int]]) -> ColumnElement[bool]:
+    return tuple_(jobs.c.id, jobs.c.token).in_(list(pairs))
+
+
+def _due(lane: Lane) -> Any:
+    """The due rows of a lane in order, as many as a group may hold; what another claim just took is skipped (PostgreSQL)."""
+    paused = exists().where(batches.c.id == jobs.c.batch_id, batches.c.state.in_(["paused", "canceled"]))
+    return (
+        select(jobs.c.id, jobs.c.turn, jobs.c.pixels, jobs.c.alone)
+        .where(jobs.c.lane == lane, jobs.c.state == State.QUEUED, jobs.c.due_at <= now_ms(), or_(jobs.c.batch_id.is_(None), ~paused))
+        .order_by(jobs.c.turn, jobs.c.id)
+        .limit(turns.GROUP_JOBS)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _take_turn(connection: Connection, new: NewJob) -> float:
+    """Place the job in its lane and remember the place as the last of its flow."""
+    flow = and_(flows.c.owner_id == new.owner_id, flows.c.batch_id == "", flows.c.lane == new.lane)
+    v = connection.execute(select(lanes.c.v).where(lanes.c.name == new.lane)).scalar_one()
+    last = connection.execute(select(flows.c.last_turn).where(flow).with_for_update()).scalar_one_or_none()
+    turn = turns.place(v, last or 0.0, new.cost_mpx)
+    if last is None:
+        connection.execute(insert(flows).values(owner_id=new.owner_id, batch_id="", lane=new.lane, last_turn=turn))
+    else:
+        connection.execute(update(flows).where(flow).values(last_turn=turn))
+    return turn
+
+
+def _fulfil(connection: Connection, reservation: Reservation, job_id: str, fingerprint: str) -> bool:
+    statement = update(reservations).where(*_reserved(reservation)).values(job_id=job_id, fingerprint=fingerprint)
+    return connection.execute(statement).rowcount == 1
+
+
+def _reserved(reservation: Reservation) -> list[ColumnElement[bool]]:
+    return [
+        reservations.c.owner_id == reservation.owner_id,
+        reservations.c.key == reservation.key,
+        reservations.c.token == reservation.token,
+        reservations.c.job_id.is_(None),
+    ]
+
+
+def _requeued_or_failed(again: ColumnElement[bool], error: dict[str, Any], due_ms: int) -> dict[str, Any]:
+    return {
+        "state": case((again, literal(str(State.QUEUED))), else_=literal(str(State.FAILED))),
+        "error": case((again, null()), else_=literal(error, JSON(none_as_null=True))),
+        "finished_at": case((again, null()), else_=now_ms()),
+        "due_at": now_ms() + due_ms,
+        "lease_until": None,
+        "worker": None,
+        **_changed,
+    }
+
+
+def _error(outcome: Outcome) -> dict[str, Any]:
+    return {"code": outcome.code, "title": outcome.title, "detail": outcome.detail, "retryable": outcome.retryable}
+
+
+def _write_metrics(connection: Connection, job_id: str, metrics: Mapping[str, Any] | None) -> None:
+    for of in ("output", "input"):
+        if metrics and of in metrics:
+            connection.execute(insert(job_metrics).values(job_id=job_id, of=of, protocol=metrics["protocol"], **metrics[of]))
+
+
+def _job(row: Any) -> Job:
+    values = dict(row._mapping)
+    return Job(**{**values, "state": State(values["state"])})

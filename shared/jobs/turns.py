@@ -1,0 +1,45 @@
+"""Whose turn it is. A flow is one owner's single jobs, or one of their batches, in one lane.
+
+Start-time fair queueing: each job gets its place when it is accepted. A flow that was quiet starts at V, the turn last
+claimed in the lane; a flow with much waiting queues behind itself. So nobody waits for more than their share of others.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+GROUP_JOBS = 16
+GROUP_PIXELS = 1_000_000
+
+
+class Candidate(Protocol):
+    """A due row, as far as choosing needs it."""
+
+    @property
+    def pixels(self) -> int: ...
+    @property
+    def alone(self) -> bool: ...
+
+
+def place(v: float, last_turn: float, cost_mpx: float) -> float:
+    """The turn of a new job: `v` is the lane's, `last_turn` its flow's."""
+    return max(v, last_turn) + cost_mpx
+
+
+C = TypeVar("C", bound=Candidate)  # Python 3.11 has no type parameters on functions
+
+
+def choose(due: Sequence[C], free_pixels: int, idle: bool) -> list[C]:
+    """Of the due rows in order: the first picture, or a group of small ones. Empty if the first does not fit yet.
+
+    A worker that does nothing else (`idle`) takes a picture of any size. What must run alone is never grouped.
+    """
+    if not due or (due[0].pixels > free_pixels and not idle):
+        return []
+    chosen = [due[0]]
+    pixels = due[0].pixels
+    for candidate in due[1:GROUP_JOBS]:
+        pixels += candidate.pixels
+        if chosen[0].alone or candidate.alone or pixels > min(free_pixels, GROUP_PIXELS):
+            break
+        chosen.append(candidate)
+    return chosen

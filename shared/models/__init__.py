@@ -1,0 +1,1 @@
+"""Models: what an artifact says of itself, and which are there."""

@@ -1,0 +1,64 @@
+"""What an artifact says of itself: `manifest.json` beside `weights.safetensors`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from shared.errors import Refused
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class DataUsed(BaseModel):
+    """One set of pictures a model learnt from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    sha256: Sha256
+    images: int = Field(ge=1)
+    terms: str
+
+
+class Manifest(BaseModel):
+    """A model version: what it is, what it learnt from, how good it is. A published one never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    manifest_schema: Literal[1] = Field(1, alias="schema")
+    name: Name
+    version: int = Field(ge=1)
+    task: Literal["denoise", "inpaint"]
+    architecture: str
+    config: dict[str, Any]
+    weights_sha256: Sha256
+    parameters: int = Field(ge=1)
+    created_at: str
+    base: str | None
+    recipe: dict[str, Any]
+    data: list[DataUsed]
+    metrics: dict[str, Any]
+    licence: str
+
+    @property
+    def reference(self) -> str:
+        """The name users write: `denoise@1`."""
+        return f"{self.name}@{self.version}"
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of an artifact's folder. Raises `Refused("artifact_invalid")` if it is missing or wrong."""
+    try:
+        return Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+    except FileNotFoundError as error:
+        raise Refused("artifact_invalid", f"{folder.name} holds no manifest.json.") from error
+    except ValidationError as error:
+        raise Refused("artifact_invalid", f"The manifest of {folder.name} is wrong: {error.errors()[0]['msg']}.") from error
+
+
+def dump(manifest: Manifest) -> str:
+    """The manifest as it is written to disk: JSON, sorted as declared, one field a line."""
+    return json.dumps(manifest.model_dump(by_alias=True), indent=2, ensure_ascii=False) + "\n"

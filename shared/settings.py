@@ -1,0 +1,129 @@
+"""What can be set, in one typed class: `LACUNA_…` variables, or `lacuna.toml` in the working directory.
+
+Each setting is described in docs/operations.md. A value that is unknown or absurd stops the start with a sentence.
+"""
+
+import ipaddress
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+PREFIX = "LACUNA_"
+CHILD_PREFIX = "LACUNA_CHILD_"  # what a parent tells its child; not settings
+FILE = Path("lacuna.toml")
+
+
+def _home() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "lacuna"
+
+
+class Settings(BaseModel):
+    """Times in seconds, sizes in bytes, pictures in pixels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    home: Path = Field(default_factory=_home, description="where the database, pictures and running parts keep their files")
+    database_url: str = Field("", description="SQLite database; empty: `lacuna.db` under HOME")
+    redis_url: str = Field("", description="Redis or Valkey for the bells; empty: the embedded one, on a socket under HOME")
+    bind: str = Field("127.0.0.1:8080", description="address and port of the API")
+    hosts: tuple[str, ...] = Field(("localhost", "127.0.0.1", "[::1]"), description="host names that are answered")
+    max_upload: int = Field(10**9, ge=1, description="largest request, in bytes")
+    max_pixels: int = Field(120_000_000, ge=1, description="largest picture, in pixels")
+    memory: int = Field(0, ge=0, description="memory for pictures in work, in bytes; 0: half of the machine's or the container's")
+    executor: Literal["auto", "tensorflow"] = Field("auto", description="what runs the networks")
+    workers: int = Field(8, ge=1, le=256, description="pictures in work at once in a worker (one device; the others decode and encode)")
+    lease_seconds: float = Field(30, gt=0, description="how long a worker may be silent before its pictures go to another")
+    renew_seconds: float = Field(10, gt=0, description="how often a worker renews its leases")
+    tick_seconds: float = Field(5, gt=0, description="how often upkeep looks")
+    look_seconds: float = Field(2, gt=0, description="how often a worker looks for work that no bell told of")
+    silence_seconds: float = Field(20, gt=0, description="silence after which a part counts as frozen and is started again")
+    grace_seconds: float = Field(25, gt=0, description="time to end what is in work at a shutdown")
+    sweep_seconds: float = Field(3600, gt=0, description="age at which a file that no job names is removed")
+    request_seconds: float = Field(900, gt=0, description="longest upload")
+    stall_seconds: float = Field(20, gt=0, description="longest pause within an upload")
+    max_attempts: int = Field(3, ge=1, le=100, description="how often a picture is tried when its worker dies or the storage fails")
+    min_free: int = Field(2 * 10**9, ge=0, description="free disk space, in bytes, below which uploads are refused")
+
+    @field_validator("hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Settings":
+        host, _, port = self.bind.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError("BIND must look like 127.0.0.1:8080")
+        if not _is_loopback(host):
+            raise ValueError("BIND must be a loopback address: keys, which other addresses need, do not exist yet")
+        if self.renew_seconds * 2 > self.lease_seconds:
+            raise ValueError("LEASE_SECONDS must be at least twice RENEW_SECONDS, so that one lost renewal loses no lease")
+        if self.database_url and not self.database_url.startswith("sqlite:///"):
+            raise ValueError("DATABASE_URL must begin with sqlite:/// (PostgreSQL is not supported yet)")
+        return self
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{self.home / 'lacuna.db'}"
+
+    @property
+    def blobs(self) -> Path:
+        """The folder of the blob store."""
+        return self.home / "blobs"
+
+    @property
+    def run(self) -> Path:
+        """The folder of locks, sockets and the like; worthless when nothing runs."""
+        return self.home / "run"
+
+    @property
+    def redis(self) -> str:
+        """The URL of Redis, the embedded one or the user's."""
+        return self.redis_url or f"redis+socket://{self.run / 'valkey.sock'}?virtual_host=0"
+
+
+class SettingsError(Exception):
+    """A sentence about a setting that cannot be used."""
+
+
+def load(environ: dict[str, str] | None = None, file: Path = FILE) -> Settings:
+    """Settings from `lacuna.toml` and the environment, which wins. Raises `SettingsError`."""
+    environ = dict(os.environ) if environ is None else environ
+    try:
+        given: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not TOML: {error}.") from error
+    given = {name.lower(): value for name, value in given.items()}
+    given |= {name.removeprefix(PREFIX).lower(): value for name, value in environ.items() if _sets(name)}
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from error
+
+
+def _sets(name: str) -> bool:
+    return name.startswith(PREFIX) and not name.startswith(CHILD_PREFIX)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else PREFIX + "…"
+    if first["type"] == "extra_forbidden":
+        return f"{name} is not a setting of Lacuna; docs/operations.md lists them all."
+    return f"{name} cannot be used: {first['msg'].removeprefix('Value error, ')}."

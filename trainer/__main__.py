@@ -1,0 +1,119 @@
+"""`python -m trainer train|evaluate`: the trainer without a queue."""
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from shared.errors import LacunaError
+from shared.models.manifest import DataUsed, Manifest
+from trainer import artifact, datasets, evaluation, loop
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+PROTOCOL = "gaussian, RandomState(0) per image, not clipped, 8-bit RGB output"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Train and evaluate networks without a queue."""
+
+
+@main.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the artifact, the checkpoint and the log.")
+@click.option("--name", default="denoise", show_default=True)
+@click.option("--version", default=1, show_default=True)
+@click.option("--recipe", "recipe_json", default="{}", help="JSON of the recipe's fields; the rest are defaults.")
+@click.option("--terms", multiple=True, help="The terms of each folder, in order, for the manifest.")
+@click.option("--licence", default="", help="The licence of the weights, for the manifest.")
+def train(folders: tuple[Path, ...], out: Path, name: str, version: int, recipe_json: str, terms: tuple[str, ...], licence: str) -> None:
+    """Train on FOLDERS of clean pictures. Goes on from the checkpoint in --out if there is one."""
+    recipe = loop.Recipe.model_validate_json(recipe_json)
+    sets = {folder: datasets.load([folder]) for folder in folders}
+    training, validation = datasets.split(datasets.load(folders), recipe.validation_share)
+    crops = datasets.Crops(training, recipe.patch)
+    pixels = sum(picture.pixels.shape[0] * picture.pixels.shape[1] for picture in training)
+    print(f"{len(training)} pictures to train on ({pixels / 1e6:.1f} Mpx), {len(validation)} held out", flush=True)
+
+    log = out / "log.jsonl"
+    out.mkdir(parents=True, exist_ok=True)
+
+    def tell(progress: loop.Progress) -> None:
+        row = {"step": progress.step, "loss": round(progress.loss, 6), "steps_per_s": round(progress.steps_per_s, 2)}
+        with log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+
+    weights = loop.train(recipe, crops.draw, out / "checkpoint.safetensors", tell)
+    described = Manifest(
+        schema=1,
+        name=name,
+        version=version,
+        task="denoise",
+        architecture=recipe.architecture,
+        config=recipe.config,
+        weights_sha256="0" * 64,
+        parameters=sum(int(tensor.size) for tensor in weights.values()),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        base=None,
+        recipe=recipe.model_dump(),
+        data=[
+            DataUsed(
+                name=folder.name, sha256=datasets.fingerprint(sets[folder]), images=len(sets[folder]),
+                terms=terms[index] if index < len(terms) else "not stated",
+            )
+            for index, folder in enumerate(folders)
+        ],
+        metrics={},
+        licence=licence,
+    )  # fmt: skip
+    artifact.publish(out, weights, described)
+    print(f"wrote {out / artifact.WEIGHTS} and manifest.json")
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--sigmas", default="15 25 50", show_default=True, help="Noise levels in grey levels, separated by spaces.")
+@click.option("--rounded", is_flag=True, help="Clip and round the noisy picture to 8 bit first, as a user's file is.")
+@click.option("--json", "as_json", is_flag=True)
+@click.option("--record", is_flag=True, help="Write the figures into the artifact's manifest.")
+def evaluate(model: Path, folder: Path, sigmas: str, rounded: bool, as_json: bool, record: bool) -> None:
+    """Figures of the artifact in folder MODEL on the clean pictures of FOLDER."""
+    from trainer.execution.tensorflow import TensorFlowExecutor
+
+    network = TensorFlowExecutor().load(model)
+    pictures = [datasets.read(path) for path in datasets.picture_files(folder)]
+    table = []
+    for sigma in (float(word) for word in sigmas.split()):
+        rows = evaluation.evaluate(network.run, pictures, sigma, rounded)
+        means = evaluation.mean(rows, "output")
+        table.append({"sigma": sigma, **means, "input": evaluation.mean(rows, "input"), "images": len(rows)})
+        if not as_json:
+            print(f"σ {sigma:g}: {means['psnr']:.2f} dB, SSIM {means['ssim']:.4f}", flush=True)
+    if as_json:
+        print(json.dumps({"protocol": PROTOCOL + (", 8-bit noise" if rounded else ""), "folder": folder.name, "rows": table}))
+    if record:
+        _record(model, {"protocol": PROTOCOL + (", 8-bit noise" if rounded else ""), "set": folder.name, "rows": table})
+
+
+def _record(folder: Path, figures: dict[str, object]) -> None:
+    from shared.models import manifest
+
+    described = manifest.read(folder)
+    rows = [
+        row for row in described.metrics.get("evaluations", []) if (row["protocol"], row["set"]) != (figures["protocol"], figures["set"])
+    ]
+    updated = described.model_copy(update={"metrics": {"evaluations": [*rows, figures]}})
+    (folder / "manifest.json").write_text(manifest.dump(updated), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except LacunaError as error:
+        sys.exit(f"{error.kind.title}. {error.detail}")

@@ -1,0 +1,71 @@
+"""A job whose last attempt lost its worker runs in a process of its own, one at a time: it can be killed alone.
+
+`run` is the worker's side; `main` is the child: the same attempt, with its own keeper and committer.
+"""
+
+import json
+import os
+import subprocess
+import threading
+from dataclasses import asdict
+
+from shared import children, events, settings
+from shared.errors import CODES, Outcome
+from shared.jobs.job import Job, State
+from worker import wiring
+from worker.committer import Committer
+from worker.keeper import Held, Keeper
+from worker.restoration import restore
+from worker.wiring import Ports
+
+ENVIRONMENT = "LACUNA_CHILD_JOB"
+LOOK_SECONDS = 0.5
+
+_one_at_a_time = threading.Lock()
+
+
+def run(held: Held, ports: Ports) -> None:
+    """Make the attempt in a child. A child that dies or overruns its deadline costs only this job."""
+    with _one_at_a_time:
+        held.begin()
+        child = children.Child(children.python("worker.alone"), {ENVIRONMENT: json.dumps(asdict(held.job))})
+        try:
+            while child.ended() is None and not held.lost.is_set() and not held.overdue():
+                try:
+                    child.process.wait(LOOK_SECONDS)
+                except subprocess.TimeoutExpired:
+                    child.listen(0)
+            died = child.ended()
+        finally:
+            child.kill()
+            child.close()
+        if died == 0 or held.lost.is_set():
+            return
+        if died is None:
+            ports.jobs.fail(held.job, _outcome("timed_out"))
+        else:
+            ports.jobs.retry(held.job, _outcome("worker_lost"), 1.0, alone=True)
+
+
+def main() -> None:
+    """The child: one attempt, then the end."""
+    children.hold_lifeline()
+    children.expendable()
+    events.configure()
+    job = Job(**json.loads(os.environ.pop(ENVIRONMENT)))
+    ports = wiring.make(settings.load())
+    keeper = Keeper(ports.jobs, ports.settings.renew_seconds)
+    committer = Committer(ports.jobs, ports.blobs)
+    keeper.start()
+    committer.start()
+    with events.context(request_id=job.request_id, job_id=job.id):
+        restore(keeper.hold(Job(**{**asdict(job), "state": State(job.state)})), ports, committer)
+    committer.stop()
+
+
+def _outcome(code: str) -> Outcome:
+    return Outcome(code, CODES[code].title, CODES[code].advice, retryable=code == "worker_lost")
+
+
+if __name__ == "__main__":
+    main()

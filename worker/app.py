@@ -1,0 +1,82 @@
+"""The worker process: Celery's threads hear bells, a looker looks, a keeper keeps leases, a committer commits.
+
+Started by `worker/guardian.py`, which kills and restarts it when it falls silent.
+"""
+
+import os
+import socket
+import sys
+import threading
+from typing import Any
+
+from celery import signals
+
+from shared import children, events, settings
+from shared.bells.celery import celery_app
+from shared.jobs.job import Lane
+from worker import memory, tasks, wiring
+from worker.committer import Committer
+from worker.keeper import Keeper
+from worker.looker import Looker
+from worker.loop import BYTES_PER_PIXEL, Loop
+
+LANES = (Lane.INTERACTIVE, Lane.BULK)
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    chosen = settings.load()
+    events.configure()
+    children.hold_lifeline(last_seconds=chosen.grace_seconds + 5)
+    children.expendable()
+
+    ports = wiring.make(chosen)
+    keeper = Keeper(ports.jobs, chosen.renew_seconds)
+    committer = Committer(ports.jobs, ports.blobs)
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    loop = Loop(ports, keeper, committer, worker, LANES, memory.budget_bytes(chosen.memory) // BYTES_PER_PIXEL)
+    looker = Looker(loop, chosen)
+    children.beat(lambda: _beat(keeper))
+    keeper.start()
+    committer.start()
+    looker.start()
+
+    def stop(**_: Any) -> None:
+        events.emit("part.stopping", part="worker")
+        loop.stop()
+        timer = threading.Timer(chosen.grace_seconds, _give_up, [loop])
+        timer.daemon = True
+        timer.start()
+
+    signals.worker_shutting_down.connect(stop, weak=False)
+    signals.setup_logging.connect(lambda **_: None, weak=False)  # ours is set up already
+    app = celery_app(chosen.redis)
+    tasks.register(app, loop)
+    lanes = ",".join(LANES)
+    app.worker_main(
+        ["worker", "--pool=threads", f"--concurrency={chosen.workers}", f"--queues={lanes}", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    )  # fmt: skip
+    looker.stop()
+    committer.stop()
+    keeper.stop()
+
+
+def _beat(keeper: Keeper) -> dict[str, Any]:
+    """For the guardian: what is held, what of it has begun, and what is overdue."""
+    held = keeper.all()
+    return {
+        "held": [item.key for item in held],
+        "begun": [item.key for item in held if item.began is not None and not item.job.alone],
+        "overdue": [item.key for item in held if item.overdue() and not item.job.alone],
+    }
+
+
+def _give_up(loop: Loop) -> None:
+    """The grace is over: give back what has not ended, and go."""
+    loop.release()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""One thread per worker process keeps its leases: writes progress each second, learns what is no longer ours, renews."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from shared import events
+from shared.jobs.job import Job
+from shared.jobs.store import Jobs
+
+ROUND_SECONDS = 1.0
+BASE_DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS_PER_MPX = 60.0  # 30 where bfloat16 is native; nothing here runs in bfloat16 yet
+
+
+class LeaseLost(Exception):
+    """The attempt is no longer ours: canceled, or reaped. Nothing more may be written, and nobody needs to be told."""
+
+
+@dataclass
+class Held:
+    """One attempt in this process. `done` and `total` count tiles; `began` is None until the attempt starts."""
+
+    job: Job
+    done: int = 0
+    total: int = 0
+    began: float | None = None
+    lost: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What the store knows the attempt by."""
+        return self.job.id, self.job.token
+
+    def begin(self) -> None:
+        """The attempt starts now."""
+        self.began = time.monotonic()
+
+    def progress(self, done: int, total: int) -> None:
+        """Tell how far it is. Raises `LeaseLost` if the attempt is no longer ours."""
+        self.done, self.total = done, total
+        if self.lost.is_set():
+            raise LeaseLost
+
+    def overdue(self) -> bool:
+        """Whether it has run for longer than any healthy attempt would."""
+        limit = BASE_DEADLINE_SECONDS + DEADLINE_SECONDS_PER_MPX * self.job.pixels / 1e6
+        return self.began is not None and time.monotonic() - self.began > limit
+
+
+class Keeper:
+    """The attempts of this process."""
+
+    def __init__(self, jobs: Jobs, renew_seconds: float) -> None:
+        self._jobs = jobs
+        self._renew_seconds = renew_seconds
+        self._lock = threading.Lock()
+        self._held: dict[tuple[str, int], Held] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to keep."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+        self._thread.join()
+
+    def hold(self, job: Job) -> Held:
+        """Keep this attempt's lease from now on."""
+        held = Held(job)
+        with self._lock:
+            self._held[held.key] = held
+        return held
+
+    def drop(self, held: Held) -> None:
+        """The attempt has ended."""
+        with self._lock:
+            self._held.pop(held.key, None)
+
+    def all(self) -> list[Held]:
+        """The attempts held now."""
+        with self._lock:
+            return list(self._held.values())
+
+    def _run(self) -> None:
+        written: dict[tuple[str, int], tuple[int, int]] = {}
+        renewed_at = time.monotonic()
+        while not self._stopped.wait(ROUND_SECONDS):
+            held = {item.key: item for item in self.all()}
+            written = {key: progress for key, progress in written.items() if key in held}
+            if not held:
+                continue
+            now = {key: (item.done, item.total) for key, item in held.items()}
+            changed = [key for key, progress in now.items() if progress != written.get(key, (0, 0))]
+            renew = time.monotonic() - renewed_at >= self._renew_seconds
+            try:
+                ours = self._jobs.keep(now, changed, renew)
+            except SQLAlchemyError as error:  # the database is away: the next round tries again, the lease is long
+                events.emit("keeper.failed", reason=type(error).__name__)
+                continue
+            written = now
+            renewed_at = time.monotonic() if renew else renewed_at
+            for key in held.keys() - ours:
+                held[key].lost.set()

@@ -1,0 +1,78 @@
+"""Claim, do, again, until the lanes are empty or the worker stops. Bells and the looker start it; it owns no rules."""
+
+import threading
+from collections.abc import Sequence
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from shared import events
+from shared.jobs.job import Lane
+from worker import alone
+from worker.committer import Committer
+from worker.keeper import Held, Keeper
+from worker.restoration import restore
+from worker.wiring import Ports
+
+BYTES_PER_PIXEL = 450  # of memory while a picture is in work, measured at 4 Mpx: decoded, restored, the network's activations
+
+
+class Loop:
+    """The work of one worker process, shared by its threads."""
+
+    def __init__(self, ports: Ports, keeper: Keeper, committer: Committer, worker: str, lanes: Sequence[Lane], budget_pixels: int) -> None:
+        self._ports = ports
+        self._keeper = keeper
+        self._committer = committer
+        self._worker = worker
+        self._lanes = lanes
+        self._budget = budget_pixels
+        self._in_work = 0  # pixels claimed and not ended
+        self._claiming = threading.Lock()
+        self._seats = threading.BoundedSemaphore(ports.settings.workers)
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Work until nothing is due. Returns at once when enough threads already do: they claim again before they end."""
+        if not self._seats.acquire(blocking=False):
+            return
+        try:
+            while not self._stopping.is_set() and (claimed := self._claim()):
+                for held in claimed:
+                    self._attempt(held)
+        except SQLAlchemyError as error:  # the database is away: the looker starts again
+            events.emit("keeper.failed", reason=type(error).__name__)
+        finally:
+            self._seats.release()
+
+    def stop(self) -> None:
+        """Take nothing more. What has begun goes on."""
+        self._stopping.set()
+
+    def release(self) -> None:
+        """Give everything back that has not ended: the grace is over."""
+        self.stop()
+        for held in self._keeper.all():
+            self._ports.jobs.release(held.job)
+
+    def _claim(self) -> list[Held]:
+        with self._claiming:
+            free = self._budget - self._in_work
+            claimed = self._ports.jobs.claim(self._worker, self._lanes, free, idle=self._in_work == 0)
+            self._in_work += sum(job.pixels for job in claimed)
+            return [self._keeper.hold(job) for job in claimed]
+
+    def _attempt(self, held: Held) -> None:
+        try:
+            with events.context(request_id=held.job.request_id, job_id=held.job.id):
+                if held.lost.is_set():
+                    return
+                if self._stopping.is_set():
+                    self._ports.jobs.release(held.job)
+                elif held.job.alone:
+                    alone.run(held, self._ports)
+                else:
+                    restore(held, self._ports, self._committer)
+        finally:
+            self._keeper.drop(held)
+            with self._claiming:
+                self._in_work -= held.job.pixels

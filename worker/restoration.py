@@ -1,0 +1,61 @@
+"""One attempt at one restoration, in one function: read it from top to bottom."""
+
+import random
+import time
+
+from shared import events
+from shared.errors import outcome_of
+from shared.imaging import codec, tiles
+from shared.jobs.job import Success, blob_key, result_part
+from worker.committer import Committer
+from worker.keeper import Held, LeaseLost
+from worker.wiring import Ports
+
+RETRY_SECONDS = (1.0, 5.0)
+
+
+def restore(held: Held, ports: Ports, committer: Committer) -> None:
+    """Decode, restore tile by tile, encode, store, commit. Every way it can end is written into the row, by its token."""
+    job = held.job
+    held.begin()
+    try:
+        with ports.blobs.open(job.input["key"]) as file:
+            source = codec.decode(file, job.input["bytes"], ports.settings.max_pixels)
+
+        network = ports.networks.get(job.model_name, job.model_version)
+        height, width = source.colour.shape[:2]
+        plan = tiles.plan(height, width, network.halo, network.multiple)
+        restored = source.colour.copy()
+        held.progress(0, len(plan))
+        for done, (tile, pixels) in enumerate(tiles.apply(network.run, source.colour, plan), 1):
+            restored[tile.top : tile.bottom, tile.left : tile.right] = pixels
+            held.progress(done, len(plan))
+
+        encoded = codec.encode(restored, source, job.params["format"])
+        draft = ports.blobs.draft()
+        draft.write(encoded.data)
+        key = blob_key(job.id, result_part(job.token))
+        draft.place(key)  # the committer syncs it
+
+        described = ports.networks.executor.describe()
+        result = {
+            "bytes": draft.size, "sha256": draft.sha256(), "type": encoded.type, "width": width, "height": height,
+            "bits": source.header.bits, "executor": described.executor, "precision": described.precision,
+            "seconds": round(time.monotonic() - (held.began or 0), 3),
+        }  # fmt: skip
+        committer.succeed(Success(job, result, key, source.notes + encoded.notes))  # False: no longer ours; not an error
+    except LeaseLost:
+        events.emit("job.lost", job_id=job.id, token=job.token)
+    except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
+        end(held, ports, error)
+
+
+def end(held: Held, ports: Ports, error: BaseException) -> None:
+    """Write how an attempt ended that raised `error`: failed for good, or queued again."""
+    outcome = outcome_of(error)
+    if outcome.code == "internal":
+        events.emit("attempt.crashed", cause=error, job_id=held.job.id, request_id=held.job.request_id)
+    if outcome.retryable:
+        ports.jobs.retry(held.job, outcome, random.uniform(*RETRY_SECONDS))  # noqa: S311  # jitter
+    else:
+        ports.jobs.fail(held.job, outcome)

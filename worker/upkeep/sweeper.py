@@ -1,0 +1,34 @@
+"""Removes what no row names, after a grace: blobs of refused requests and lost attempts, drafts of dead programs."""
+
+from itertools import groupby
+
+from shared import events
+from shared.blobs.store import Blobs
+from shared.jobs.store import Jobs
+
+CHUNK = 500
+
+
+def sweep(jobs: Jobs, blobs: Blobs, grace_seconds: float) -> int:
+    """One pass; how many blobs and drafts were removed.
+
+    Left alone: what a row names, whatever a running job has, and all of a job that changed within the grace.
+    """
+    old = sorted(blob.key for blob in blobs.stored() if blob.age_seconds > grace_seconds)
+    by_owner = [(owner, list(keys)) for owner, keys in groupby(old, key=lambda key: key.split("/")[1])]
+    removed = 0
+    for start in range(0, len(by_owner), CHUNK):
+        chunk = by_owner[start : start + CHUNK]
+        kept = jobs.kept_parts([owner for owner, _ in chunk], grace_seconds)
+        for owner, keys in chunk:
+            named = kept.get(owner, set())
+            if named is None:
+                continue
+            for key in set(keys) - named:
+                blobs.delete(key)
+                removed += 1
+    removed += blobs.sweep_drafts(grace_seconds)
+    jobs.sweep_reservations()
+    if removed:
+        events.emit("upkeep.swept", blobs=removed)
+    return removed
