@@ -40,7 +40,6 @@ CODES: dict[str, Code] = {
     "image_empty": Code(422, "The file is empty", "Send the picture's bytes."),
     "image_truncated": Code(422, "The picture is cut off", "Copy or download the file again: its end is missing."),
     "image_corrupt": Code(422, "The picture is damaged", "Open it in an editor and save it anew, or use another copy."),
-    "image_bomb": Code(422, "The picture unpacks to far more than its size", "Save it anew in an editor."),
     "too_many_pixels": Code(422, "The picture has too many pixels", "Scale or crop it, or raise LACUNA_MAX_PIXELS."),
     "multiple_frames": Code(422, "The file holds several pictures", "Split it: Lacuna restores one picture per file."),
     "unknown_task": Code(422, "There is no such task", "Use `denoise`."),

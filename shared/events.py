@@ -19,7 +19,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     "job.succeeded": (logging.INFO, "a job succeeded"),
     "job.failed": (logging.WARNING, "a job failed"),
     "job.retried": (logging.WARNING, "an attempt failed and will be made again"),
-    "job.released": (logging.INFO, "a worker gave a job back at its shutdown"),
+    "job.released": (logging.INFO, "a job was given back unharmed: its worker shut down, or a neighbour killed it"),
     "job.reaped": (logging.WARNING, "a lease lapsed: its worker is dead or frozen"),
     "job.canceled": (logging.INFO, "a job was canceled"),
     "job.lost": (logging.WARNING, "an attempt ended that was no longer ours"),
@@ -27,6 +27,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     "bell.failed": (logging.WARNING, "Redis did not take a bell; workers find the row by looking"),
     "bell.dropped": (logging.WARNING, "a message that is no bell of ours was dropped"),
     "model.loaded": (logging.INFO, "a network is ready"),
+    "database.away": (logging.WARNING, "the database did not answer; what must be written is tried again"),
     "watch.failed": (logging.WARNING, "the database did not tell what changed; who waits, waits on"),
     "keeper.failed": (logging.WARNING, "leases could not be renewed this time"),
     "committer.failed": (logging.WARNING, "a group could not be committed; its rows are read instead"),
@@ -36,7 +37,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     "upkeep.swept": (logging.INFO, "files that no row names were removed"),
     "part.started": (logging.INFO, "a part was started"),
     "part.ended": (logging.WARNING, "a part ended and is started again"),
-    "part.frozen": (logging.WARNING, "a part was silent for too long and is killed"),
+    "part.frozen": (logging.WARNING, "a part was silent for too long, or a picture overdue in it: it is killed"),
     "part.stopping": (logging.INFO, "a part stops"),
 }  # fmt: skip
 

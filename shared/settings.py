@@ -23,13 +23,13 @@ def _home() -> Path:
 class Settings(BaseModel):
     """Times in seconds, sizes in bytes, pictures in pixels."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     home: Path = Field(default_factory=_home, description="where the database, pictures and running parts keep their files")
     database_url: str = Field("", description="SQLite database; empty: `lacuna.db` under HOME")
     redis_url: str = Field("", description="Redis or Valkey for the bells; empty: the embedded one, on a socket under HOME")
     bind: str = Field("127.0.0.1:8080", description="address and port of the API")
-    hosts: tuple[str, ...] = Field(("localhost", "127.0.0.1", "[::1]"), description="host names that are answered")
+    hosts: tuple[str, ...] = Field(("localhost", "127.0.0.1", "[::1]"), min_length=1, description="host names that are answered")
     max_upload: int = Field(10**9, ge=1, description="largest request, in bytes")
     max_pixels: int = Field(120_000_000, ge=1, description="largest picture, in pixels")
     memory: int = Field(0, ge=0, description="memory for pictures in work, in bytes; 0: half of the machine's or the container's")
@@ -66,6 +66,8 @@ class Settings(BaseModel):
             raise ValueError("BIND must be a loopback address: keys, which other addresses need, do not exist yet")
         if self.renew_seconds * 2 > self.lease_seconds:
             raise ValueError("LEASE_SECONDS must be at least twice RENEW_SECONDS, so that one lost renewal loses no lease")
+        if self.sweep_seconds < self.request_seconds:
+            raise ValueError("SWEEP_SECONDS must be at least REQUEST_SECONDS, so that no upload under way is swept")
         if self.database_url and not self.database_url.startswith("sqlite:///"):
             raise ValueError("DATABASE_URL must begin with sqlite:/// (PostgreSQL is not supported yet)")
         return self
@@ -123,7 +125,10 @@ def _is_loopback(host: str) -> bool:
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else PREFIX + "…"
+    what = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:  # said by `_possible`, of several settings: it begins with a name
+        return f"{PREFIX}{what}."
+    name = PREFIX + str(first["loc"][0]).upper()
     if first["type"] == "extra_forbidden":
         return f"{name} is not a setting of Lacuna; docs/operations.md lists them all."
-    return f"{name} cannot be used: {first['msg'].removeprefix('Value error, ')}."
+    return f"{name} cannot be used: {what}."

@@ -60,6 +60,7 @@ def celery_app(redis_url: str) -> Celery:
         broker_transport=GuardedTransport,
         broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 10, "retry_on_timeout": False},
         task_acks_late=False,
+        worker_cancel_long_running_tasks_on_connection_loss=True,
         task_create_missing_queues=True,
         task_ignore_result=True,
         task_publish_retry=False,

@@ -1,5 +1,6 @@
 """Blobs as files of one folder: written beside, renamed into place, synced with their directory."""
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -46,12 +47,15 @@ class LocalDraft:
         """See `Draft.place`."""
         self._file.close()
         target = self._root / key
-        try:
-            self._path.replace(target)
-        except FileNotFoundError:  # the first blob of its folder
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._path.replace(target)
-        self._placed = True
+        while not self._placed:
+            try:
+                self._path.replace(target)
+                self._placed = True
+            except FileNotFoundError:  # the first blob of its folder, or `delete` removed the folder as empty just now
+                if not self._path.exists():
+                    raise
+                with contextlib.suppress(FileNotFoundError, FileExistsError):
+                    target.parent.mkdir(parents=True, exist_ok=True)
 
     def discard(self) -> None:
         """See `Draft.discard`."""
@@ -98,13 +102,14 @@ class LocalBlobs:
     def stored(self) -> Iterator[Stored]:
         """See `Blobs.stored`."""
         now = time.time()
-        for path in self._root.glob("*/*/*"):
-            if path.parts[len(self._root.parts)] == DRAFTS:
-                continue
-            try:
-                yield Stored(path.relative_to(self._root).as_posix(), now - path.stat().st_mtime)
-            except FileNotFoundError:  # removed meanwhile
-                continue
+        for folder, folders, names in os.walk(self._root):  # not glob: it raises where a folder is removed meanwhile
+            if DRAFTS in folders:
+                folders.remove(DRAFTS)
+            for path in (Path(folder, name) for name in names):
+                try:
+                    yield Stored(path.relative_to(self._root).as_posix(), now - path.stat().st_mtime)
+                except FileNotFoundError:  # removed meanwhile
+                    continue
 
     def sweep_drafts(self, older_than_seconds: float) -> int:
         """See `Blobs.sweep_drafts`."""

@@ -95,6 +95,8 @@ def _png(file: BinaryIO, size: int) -> Header:
                 raise Refused("image_corrupt", "The header's checksum is wrong.")
             if name == b"acTL":
                 raise Refused("multiple_frames", "It is an animated PNG: restore its frames as single pictures.")
+            if header is not None:
+                raise Refused("image_corrupt", "It has two headers.")
             header = _png_header(data)
         elif name == b"IEND":
             if header is None:

@@ -156,6 +156,7 @@ class Success:
     result_key: str
     notes: list[str]
     metrics: dict[str, Any] | None = None
+    units: int = 1  # of progress: all of them are done
 
 
 def blob_key(owner: str, part: str) -> str:

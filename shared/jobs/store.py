@@ -104,9 +104,12 @@ class Jobs:
         """CLAIM: the best due rows of the first lane that has any; empty if there are none, or they do not fit yet."""
         with self._engine.begin() as connection:
             for lane in lanes_in_order:
-                chosen = turns.choose(connection.execute(_due(lane)).all(), free_pixels, idle)
-                if not chosen:
+                due = connection.execute(_due(lane)).all()
+                if not due:
                     continue
+                chosen = turns.choose(due, free_pixels, idle)
+                if not chosen:  # it waits for room: small bulk pictures would take each pixel that gets free, and starve it
+                    return []
                 statement = (
                     update(jobs)
                     .where(jobs.c.id.in_([row.id for row in chosen]), _may(Move.CLAIM))
@@ -167,7 +170,8 @@ class Jobs:
                     .where(jobs.c.id == job.id, jobs.c.token == job.token, _may(Move.SUCCEED))
                     .values(
                         state=State.SUCCEEDED, result=success.result, result_key=success.result_key, notes=success.notes,
-                        metrics=success.metrics, progress_done=jobs.c.progress_total, **_ended,
+                        metrics=success.metrics, progress_done=success.units,
+                        progress_total=success.units, **_ended,
                     )
                 )  # fmt: skip
                 if connection.execute(statement).rowcount == 1:
@@ -259,11 +263,8 @@ class Jobs:
         """How many queued rows of its lane come before it; None if it does not wait, or for more than 1 000."""
         if job.state is not State.QUEUED:
             return None
-        ahead = (
-            select(jobs.c.id)
-            .where(jobs.c.lane == job.lane, jobs.c.state == State.QUEUED, tuple_(jobs.c.turn, jobs.c.id) < tuple_(literal(job.turn), literal(job.id)))
-            .limit(POSITIONS + 1)
-        )  # fmt: skip
+        before = tuple_(jobs.c.turn, jobs.c.id) < tuple_(literal(job.turn), literal(job.id))
+        ahead = select(jobs.c.id).where(jobs.c.lane == job.lane, jobs.c.state == State.QUEUED, before).limit(POSITIONS + 1)
         with self._reading() as connection:
             count = connection.execute(select(func.count()).select_from(ahead.subquery())).scalar_one()
         return count if count <= POSITIONS else None
@@ -350,16 +351,18 @@ class Jobs:
     def _end(self, job: Job, move: Move, event: str, values: Mapping[str, Any], **told: Any) -> bool:
         statement = update(jobs).where(jobs.c.id == job.id, jobs.c.token == job.token, _may(move)).values(**values)
         with self._engine.begin() as connection:
-            touched = connection.execute(statement).rowcount == 1
-        events.emit(event if touched else "job.lost", job_id=job.id, token=job.token, **told)
-        return touched
+            state = connection.execute(statement.returning(jobs.c.state)).scalar_one_or_none()
+        happened = "job.lost" if state is None else "job.failed" if state == State.FAILED else event
+        events.emit(happened, job_id=job.id, token=job.token, **told)
+        return state is not None
 
     def _reading(self) -> Any:
         return self._engine.connect().execution_options(**READ_ONLY)
 
 
 _NEW_FIELDS = (
-    "id", "owner_id", "kind", "lane", "task", "model_name", "model_version", "input", "params", "pixels", "max_attempts", "request_id", "label",
+    "id", "owner_id", "kind", "lane", "task", "model_name", "model_version", "input", "params", "pixels", "max_attempts", "request_id",
+    "label",
 )  # fmt: skip
 
 # what every visible change writes, and what every end does

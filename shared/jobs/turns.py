@@ -15,9 +15,14 @@ class Candidate(Protocol):
     """A due row, as far as choosing needs it."""
 
     @property
-    def pixels(self) -> int: ...
+    def pixels(self) -> int:
+        """Width times height."""
+        ...
+
     @property
-    def alone(self) -> bool: ...
+    def alone(self) -> bool:
+        """Whether it may share a claim with nobody."""
+        ...
 
 
 def place(v: float, last_turn: float, cost_mpx: float) -> float:

@@ -1,6 +1,7 @@
 """Which models there are: registration, names and what they resolve to."""
 
 import builtins
+import re
 
 from sqlalchemy import Engine, insert, select
 
@@ -21,6 +22,7 @@ class Models:
 
         Raises `Fault("artifact_invalid")` if a version that is there came with other weights.
         """
+        newest: dict[str, Manifest] = {}  # task → of the first name given
         with self._engine.begin() as connection:
             for found in manifests:
                 row = connection.execute(
@@ -31,8 +33,12 @@ class Models:
                     connection.execute(insert(models).values(**values, state="ready", created_at=now_ms()))
                 elif row.manifest["weights_sha256"] != found.weights_sha256:
                     raise Fault("artifact_invalid", f"{found.reference} is registered with other weights; a version never changes.")
-                if connection.execute(select(defaults.c.name).where(defaults.c.task == found.task)).one_or_none() is None:
-                    connection.execute(insert(defaults).values(task=found.task, name=found.name, version=found.version))
+                so_far = newest.setdefault(found.task, found)
+                if found.name == so_far.name and found.version > so_far.version:
+                    newest[found.task] = found
+            for task, found in newest.items():
+                if connection.execute(select(defaults.c.name).where(defaults.c.task == task)).one_or_none() is None:
+                    connection.execute(insert(defaults).values(task=task, name=found.name, version=found.version))
 
     def list(self) -> builtins.list[Manifest]:
         """Every ready version, by name and version."""
@@ -61,7 +67,7 @@ class Models:
         if not wanted:
             default = (models.c.name == defaults.c.name) & (models.c.version == defaults.c.version)
             statement = of_task.join(defaults, default).where(defaults.c.task == task)
-        elif version.isdigit():
+        elif re.fullmatch("[0-9]{1,9}", version):  # not isdigit(): `²` is a digit, and no number; longer ones overflow the column
             statement = of_task.where(models.c.name == name, models.c.version == int(version))
         else:
             aliased = (aliases.c.name == models.c.name) & (aliases.c.version == models.c.version) & (aliases.c.alias == (version or "prod"))

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs on the connection that `shared.database.engine.migrate` gives it."""
+"""Alembic's entry: runs on the connection that `shared.database.migration.migrate` gives it."""
 
 from alembic import context
 
