@@ -7,9 +7,11 @@ import os
 import socket
 import sys
 import threading
+import warnings
 from typing import Any
 
-from celery import signals
+from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 
 from shared import children, events, settings
 from shared.bells.celery import celery_app
@@ -52,13 +54,18 @@ def main() -> None:
     signals.setup_logging.connect(lambda **_: None, weak=False)  # ours is set up already
     app = celery_app(chosen.redis)
     tasks.register(app, loop)
-    lanes = ",".join(LANES)
-    app.worker_main(
-        ["worker", "--pool=threads", f"--concurrency={chosen.workers}", f"--queues={lanes}", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-    )  # fmt: skip
+    _listen(app, chosen.workers)
     looker.stop()
     committer.stop()
     keeper.stop()
+
+
+def _listen(app: Celery, threads: int) -> None:
+    """Hear bells until SIGTERM."""
+    warnings.filterwarnings("ignore", category=SecurityWarning)  # JSON only: root or not, no message can run code
+    lanes = ",".join(LANES)
+    arguments = ["--pool=threads", f"--concurrency={threads}", f"--queues={lanes}", "--without-gossip", "--without-mingle"]
+    app.worker_main(["--quiet", "worker", *arguments, "--without-heartbeat"])
 
 
 def _beat(keeper: Keeper) -> dict[str, Any]:

@@ -2,18 +2,19 @@
 
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-from sqlalchemy.exc import SQLAlchemyError
 
 from shared import events
 from shared.blobs.store import Blobs
 from shared.jobs.job import State, Success
 from shared.jobs.store import Jobs
+from worker.patience import AWAY, until_answered
 
 GATHER_SECONDS = 0.02
 GROUP = 64
+LARGE_BYTES = 8_000_000  # a large file takes long to sync: nobody else waits for it
 
 
 @dataclass
@@ -45,37 +46,55 @@ class Committer:
     def succeed(self, success: Success) -> bool:
         """Make a result lasting and final. False if the attempt was no longer ours.
 
-        Raises OSError if the result could not be synced. After an unknown answer of the database the row is read.
+        An unknown answer (the database went away around the COMMIT) is read back from the row, and the commit made again
+        if it did not happen. Raises OSError if the result could not be synced.
         """
-        waiting = _Waiting(success)
-        self._finished.put(waiting)
-        waiting.answered.wait()
-        if isinstance(waiting.error, SQLAlchemyError):
-            return self._read(success)
-        if waiting.error is not None:
-            raise waiting.error
-        return waiting.ours
+        while True:
+            waiting = _Waiting(success)
+            self._finished.put(waiting)
+            waiting.answered.wait()
+            if waiting.error is None:
+                return waiting.ours
+            if not isinstance(waiting.error, AWAY):
+                raise waiting.error
+            job = until_answered(lambda: self._jobs.get(success.job.id))
+            if job is None or job.token != success.job.token or job.state is not State.RUNNING:
+                return job is not None and job.token == success.job.token and job.state is State.SUCCEEDED
 
     def _run(self) -> None:
         while (first := self._finished.get()) is not None:
-            group = [first, *self._gather()]
-            try:
-                self._blobs.sync([waiting.success.result_key for waiting in group])
-                done = self._jobs.succeed([waiting.success for waiting in group])
+            gathered = [first, *self._gather()]
+            small = [waiting for waiting in gathered if waiting.success.result["bytes"] <= LARGE_BYTES]
+            for group in [small, *([waiting] for waiting in gathered if waiting not in small)]:
+                self._commit(group)
+
+    def _commit(self, group: Sequence[_Waiting]) -> None:
+        if not group:
+            return
+        try:
+            self._blobs.sync([waiting.success.result_key for waiting in group])
+            done = self._jobs.succeed([waiting.success for waiting in group])
+        except Exception as error:  # noqa: BLE001  # belongs to the threads that wait, each of which raises it
+            events.emit("committer.failed", cause=error, jobs=len(group))
+            if len(group) > 1 and not isinstance(error, AWAY):  # one of them is bad: the others must not pay for it
                 for waiting in group:
-                    waiting.ours = waiting.success.job.id in done
-            except Exception as error:  # noqa: BLE001  # belongs to the threads that wait, each of which raises it
-                events.emit("committer.failed", cause=error, jobs=len(group))
-                for waiting in group:
-                    waiting.error = error
+                    self._commit([waiting])
+                return
             for waiting in group:
+                waiting.error = error
+                waiting.answered.set()
+        else:
+            for waiting in group:
+                waiting.ours = waiting.success.job.id in done
                 waiting.answered.set()
 
-    def _gather(self) -> Sequence[_Waiting]:
+    def _gather(self) -> list[_Waiting]:
+        """What else finishes within `GATHER_SECONDS`."""
         gathered: list[_Waiting] = []
+        until = time.monotonic() + GATHER_SECONDS
         while len(gathered) < GROUP - 1:
             try:
-                item = self._finished.get(timeout=GATHER_SECONDS)
+                item = self._finished.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
                 break
             if item is None:
@@ -83,8 +102,3 @@ class Committer:
                 break
             gathered.append(item)
         return gathered
-
-    def _read(self, success: Success) -> bool:
-        """The COMMIT may have happened or not: the row knows. Raises SQLAlchemyError while the database is away."""
-        job = self._jobs.get(success.job.id)
-        return job is not None and job.state is State.SUCCEEDED and job.token == success.job.token

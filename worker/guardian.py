@@ -81,7 +81,7 @@ def _put_right(jobs: Jobs, beat: dict[str, Any]) -> None:
             else:
                 jobs.release(job)
     except SQLAlchemyError as error:  # the database is away: the leases lapse, and upkeep reaps
-        events.emit("keeper.failed", reason=type(error).__name__)
+        events.emit("database.away", reason=type(error).__name__)
 
 
 if __name__ == "__main__":

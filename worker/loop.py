@@ -37,10 +37,9 @@ class Loop:
             return
         try:
             while not self._stopping.is_set() and (claimed := self._claim()):
-                for held in claimed:
-                    self._attempt(held)
+                self._attempt_all(claimed)
         except SQLAlchemyError as error:  # the database is away: the looker starts again
-            events.emit("keeper.failed", reason=type(error).__name__)
+            events.emit("database.away", reason=type(error).__name__)
         finally:
             self._seats.release()
 
@@ -61,6 +60,16 @@ class Loop:
             self._in_work += sum(job.pixels for job in claimed)
             return [self._keeper.hold(job) for job in claimed]
 
+    def _attempt_all(self, claimed: list[Held]) -> None:
+        try:
+            for held in claimed:
+                self._attempt(held)
+        finally:  # whatever happened: nothing stays held that nobody works on
+            for held in claimed:
+                self._keeper.drop(held)
+            with self._claiming:
+                self._in_work -= sum(held.job.pixels for held in claimed)
+
     def _attempt(self, held: Held) -> None:
         try:
             with events.context(request_id=held.job.request_id, job_id=held.job.id):
@@ -74,5 +83,3 @@ class Loop:
                     restore(held, self._ports, self._committer)
         finally:
             self._keeper.drop(held)
-            with self._claiming:
-                self._in_work -= held.job.pixels

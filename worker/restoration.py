@@ -9,6 +9,7 @@ from shared.imaging import codec, tiles
 from shared.jobs.job import Success, blob_key, result_part
 from worker.committer import Committer
 from worker.keeper import Held, LeaseLost
+from worker.patience import until_answered
 from worker.wiring import Ports
 
 RETRY_SECONDS = (1.0, 5.0)
@@ -43,7 +44,7 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
             "bits": source.header.bits, "executor": described.executor, "precision": described.precision,
             "seconds": round(time.monotonic() - (held.began or 0), 3),
         }  # fmt: skip
-        committer.succeed(Success(job, result, key, source.notes + encoded.notes))  # False: no longer ours; not an error
+        committer.succeed(Success(job, result, key, source.notes + encoded.notes, units=len(plan)))  # False: no longer ours; not an error
     except LeaseLost:
         events.emit("job.lost", job_id=job.id, token=job.token)
     except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
@@ -56,6 +57,7 @@ def end(held: Held, ports: Ports, error: BaseException) -> None:
     if outcome.code == "internal":
         events.emit("attempt.crashed", cause=error, job_id=held.job.id, request_id=held.job.request_id)
     if outcome.retryable:
-        ports.jobs.retry(held.job, outcome, random.uniform(*RETRY_SECONDS))  # noqa: S311  # jitter
+        delay = random.uniform(*RETRY_SECONDS)  # noqa: S311  # jitter
+        until_answered(lambda: ports.jobs.retry(held.job, outcome, delay))
     else:
-        ports.jobs.fail(held.job, outcome)
+        until_answered(lambda: ports.jobs.fail(held.job, outcome))

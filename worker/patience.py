@@ -1,0 +1,25 @@
+"""What must be written is written, even if the database is away for a while: the lease is valid until somebody reaps it."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from shared import events
+
+AGAIN_SECONDS = 0.5
+AWAY = (OperationalError, InterfaceError, PoolTimeoutError)  # the database did not answer; any other error is an answer
+
+T = TypeVar("T")
+
+
+def until_answered(call: Callable[[], T]) -> T:
+    """The answer of `call`, which is made again as long as the database does not answer."""
+    while True:
+        try:
+            return call()
+        except AWAY as error:
+            events.emit("database.away", reason=type(error).__name__)
+            time.sleep(AGAIN_SECONDS)
