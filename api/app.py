@@ -58,8 +58,8 @@ def _guard() -> None:
 
     ports: Ports = current_app.extensions["lacuna"]()
     host = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
-    if host not in ports.settings.hosts:
-        raise Refused("host_refused", f"“{host[:100]}” is not served here; add it to LACUNA_HOSTS if it should be.")
+    if host.lower() not in (name.lower() for name in ports.settings.hosts):
+        raise Refused("host_refused", f"“{host[: problems.SHOWN]}” is not served here; add it to LACUNA_HOSTS if it should be.")
     if request.method in SAFE:
         return
     origin = request.headers.get("Origin")
@@ -74,6 +74,8 @@ def _finish(response: Response) -> Response:
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Content-Security-Policy", "default-src 'none'; style-src 'self'; frame-ancestors 'none'")
     response.headers.setdefault("Cache-Control", "no-cache" if response.direct_passthrough else "no-store")
+    if request.path == "/healthz":  # asked every other second by who watches us
+        return response
     milliseconds = round((time.monotonic() - g.began) * 1000, 1)
     events.emit(
         "request.answered", request_id=g.request_id, method=request.method, path=request.path, status=response.status_code, ms=milliseconds

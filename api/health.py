@@ -11,13 +11,13 @@ from shared.bells import reach
 routes = Routes(Blueprint("health", __name__))
 
 
-@routes.add("GET", "/healthz", {200: "application/json"}, query=NoQuery)
+@routes.add("GET", "/healthz", {200: "application/json"}, query=NoQuery, problems=("unknown_field",))
 def healthz() -> Response:
     """Alive."""
     return Response(json.dumps({"status": "ok"}), content_type="application/json")
 
 
-@routes.add("GET", "/readyz", {200: "application/json", 503: "application/json"}, query=NoQuery)
+@routes.add("GET", "/readyz", {200: "application/json", 503: "application/json"}, query=NoQuery, problems=("unknown_field",))
 def readyz() -> Response:
     """Ready: database, blobs and Redis, each for itself."""
     ports: Ports = current_app.extensions["lacuna"]()

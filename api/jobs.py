@@ -2,11 +2,13 @@
 
 import base64
 import binascii
+import re
 import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import Blueprint, Response, current_app, json, request, send_file, url_for
+from flask import Blueprint, Response, current_app, g, json, request, send_file, url_for
+from werkzeug.exceptions import HTTPException
 
 from api import problems
 from api.owner import owner_id
@@ -17,6 +19,8 @@ from shared.errors import Refused
 from shared.jobs.job import Job, State
 
 routes = Routes(Blueprint("jobs", __name__))
+
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 # fields of a view that stand in the row as they are
 _SHOWN = (
@@ -35,7 +39,7 @@ def get_job(job_id: str) -> Response:
     With `?wait=S` the answer comes when its state changes, or after S seconds.
     """
     ports: Ports = current_app.extensions["lacuna"]()
-    query = problems.parse(JobQuery, request.args.to_dict())
+    query: JobQuery = g.query
     job = _find(ports, job_id)
     if query.wait:
         job = ports.watch.until_state_changes(job, query.wait)
@@ -47,7 +51,9 @@ def get_job(job_id: str) -> Response:
 @routes.add(
     "GET", "/v1/jobs/<job_id>/result", {200: "application/octet-stream", 206: "application/octet-stream", 304: ""},
     headers={"Range": "a part of the file", "If-None-Match": "the ETag you have"},
-    problems=("bad_id", "job_not_found", "not_ready", "result_expired", "canceled", "range_not_satisfiable", "database_busy"),
+    problems=(
+        "bad_id", "job_not_found", "not_ready", "result_expired", "canceled", "range_not_satisfiable", "unknown_field", "database_busy",
+    ),
 )  # fmt: skip
 def get_result(job_id: str) -> Response:
     """The restored file.
@@ -69,7 +75,7 @@ def get_result(job_id: str) -> Response:
 def list_jobs() -> Response:
     """Jobs, newest first."""
     ports: Ports = current_app.extensions["lacuna"]()
-    query = problems.parse(JobsQuery, request.args.to_dict())
+    query: JobsQuery = g.query
     filters = {name: str(value) for name in ("state", "kind", "task", "lane", "label") if (value := getattr(query, name)) is not None}
     if query.model is not None:
         filters["model_name"], _, filters["model_version"] = query.model.partition("@")
@@ -84,7 +90,7 @@ def list_jobs() -> Response:
     "/v1/jobs/<job_id>/cancel",
     {200: JobView},
     query=NoQuery,
-    problems=("bad_id", "job_not_found", "already_final", "database_busy"),
+    problems=("bad_id", "job_not_found", "already_final", "unknown_field", "database_busy"),
 )
 def cancel_job(job_id: str) -> Response:
     """Cancel a job.
@@ -158,20 +164,24 @@ def _send(ports: Ports, job: Job, result: dict[str, Any], key: str) -> Response:
     response.headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(bytes.fromhex(result['sha256'])).decode()}:"
     response.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
     response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
-    response.make_conditional(request, accept_ranges=True, complete_length=result["bytes"])
+    try:
+        response.make_conditional(request, accept_ranges=True, complete_length=result["bytes"])
+    except HTTPException:
+        file.close()
+        raise
     return response
 
 
 def _result_name(job: Job, result: dict[str, Any]) -> str:
     """The upload's name; whole, with the new ending behind it, where the format changed."""
-    name = str(job.input["name"]).replace("\\", "/").rsplit("/", 1)[-1] or "picture"
+    name = CONTROLS.sub("_", str(job.input["name"])).replace("\\", "/").rsplit("/", 1)[-1].lstrip(".") or "picture"
     changed = result["type"] != f"image/{str(job.input['format']).lower()}"
     return f"{name}.{result['type'].removeprefix('image/').replace('jpeg', 'jpg')}" if changed else name
 
 
 def _eta_seconds(job: Job) -> float | None:
-    """From this attempt's own pace, once a tile is done."""
-    if job.state is not State.RUNNING or not job.progress_done or job.started_at is None:
+    """From the first attempt's own pace, once a tile is done; later attempts have no start of their own in the row."""
+    if job.state is not State.RUNNING or job.attempts > 1 or not job.progress_done or job.started_at is None:
         return None
     took = (job.changed_at - job.started_at) / 1000
     return round(took / job.progress_done * (job.progress_total - job.progress_done), 1)
@@ -191,9 +201,12 @@ def _read_cursor(cursor: str | None) -> str | None:
     if cursor is None:
         return None
     try:
-        return str(uuid.UUID(bytes=base64.urlsafe_b64decode(cursor + "==")))
+        job_id = str(uuid.UUID(bytes=base64.urlsafe_b64decode(cursor + "==")))
     except (ValueError, binascii.Error) as error:
         raise Refused("bad_cursor") from error
+    if _cursor(job_id) != cursor:  # base64 skips what it does not know
+        raise Refused("bad_cursor")
+    return job_id
 
 
 def _json(body: Any, status: int = 200) -> Response:

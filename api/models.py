@@ -12,13 +12,13 @@ from shared.errors import Refused
 routes = Routes(Blueprint("models", __name__))
 
 
-@routes.add("GET", "/v1/models", {200: ModelPage}, query=NoQuery, problems=("database_busy",))
+@routes.add("GET", "/v1/models", {200: ModelPage}, query=NoQuery, problems=("unknown_field", "database_busy"))
 def list_models() -> Response:
     """Every model version, with its manifest: what it learnt from, and how good it is."""
     return Response(json.dumps({"items": _views(), "next": None}), content_type="application/json")
 
 
-@routes.add("GET", "/v1/models/<name>", {200: ModelPage}, query=NoQuery, problems=("model_not_found", "database_busy"))
+@routes.add("GET", "/v1/models/<name>", {200: ModelPage}, query=NoQuery, problems=("model_not_found", "unknown_field", "database_busy"))
 def get_model(name: str) -> Response:
     """The versions of one model."""
     versions = [found for found in _views() if found["name"] == name]

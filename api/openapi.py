@@ -60,9 +60,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     return described
 
 
-def _query(query: type[BaseModel] | None) -> list[dict[str, Any]]:
-    if query is None:
-        return []
+def _query(query: type[BaseModel]) -> list[dict[str, Any]]:
     schema = query.model_json_schema()
     return [
         {"name": name, "in": "query", "required": False, "schema": described} for name, described in schema.get("properties", {}).items()

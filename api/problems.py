@@ -1,8 +1,9 @@
 """Errors as RFC 9457 problems: one table of codes (shared/errors.py), one form, one page for each code."""
 
+import errno
 from typing import Any, TypeVar
 
-from flask import Flask, Response, g, json, render_template, url_for
+from flask import Flask, Response, g, json, render_template, request
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -10,6 +11,8 @@ from werkzeug.exceptions import HTTPException
 
 from shared import events
 from shared.errors import CODES, LacunaError, Refused
+
+SHOWN = 100  # characters of a name from outside that an answer repeats
 
 F = TypeVar("F", bound=BaseModel)
 
@@ -29,6 +32,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(OperationalError, _busy)
     app.register_error_handler(PoolTimeoutError, _busy)
+    app.register_error_handler(OSError, _storage)
     app.register_error_handler(Exception, _unforeseen)
     app.add_url_rule("/problems/<code>", "problem", page)
 
@@ -37,7 +41,7 @@ def answer(code: str, detail: str | None = None, status: int | None = None, fiel
     """A problem as a response. `status` is the code's own unless another is given."""
     kind = CODES[code]
     body: dict[str, Any] = {
-        "type": url_for("problem", code=code),
+        "type": f"{request.script_root}/problems/{code}",  # not by url_for, which fails for some host names
         "title": kind.title,
         "status": status or kind.status,
         "detail": detail or kind.advice,
@@ -61,14 +65,22 @@ def parse(form: type[F], values: dict[str, Any]) -> F:
     try:
         return form.model_validate(values)
     except ValidationError as error:
-        fields = {".".join(map(str, item["loc"])): item["msg"] for item in error.errors()}
-        unknown = [str(item["loc"][0]) for item in error.errors() if item["type"] == "extra_forbidden"]
+        fields = {".".join(map(str, item["loc"]))[:SHOWN]: item["msg"] for item in error.errors()}
+        unknown = [str(item["loc"][0])[:SHOWN] for item in error.errors() if item["type"] == "extra_forbidden"]
         known = ", ".join(form.model_fields) or "none"
         if unknown:
             raise Refused("unknown_field", f"There is no field “{unknown[0]}” here; there are: {known}.", fields=fields) from error
         code = "unknown_task" if "task" in fields else "invalid_field"
         name, what = next(iter(fields.items()))
         raise Refused(code, f"{name}: {what}.", fields=fields) from error
+
+
+def parse_query(form: type[F]) -> F:
+    """The request's query as `form`. Raises as `parse` does."""
+    for name, values in request.args.lists():
+        if len(values) > 1:
+            raise Refused("invalid_field", f"“{name[:SHOWN]}” is there twice.", fields={name[:SHOWN]: "given twice"})
+    return parse(form, request.args.to_dict())
 
 
 def _ours(error: LacunaError) -> Response:
@@ -91,6 +103,15 @@ def _busy(error: Exception) -> Response:
     events.emit("request.crashed", cause=error)
     response = answer("database_busy")
     response.headers["Retry-After"] = "2"
+    return response
+
+
+def _storage(error: OSError) -> Response:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return _unforeseen(error)
+    events.emit("request.crashed", cause=error)
+    response = answer("storage_full")
+    response.headers["Retry-After"] = "60"
     return response
 
 

@@ -52,12 +52,15 @@ def create_restoration() -> Response:
         with receiving(request, ports.blobs, ports.settings, lambda: _renew(ports, claim)) as upload:
             fingerprint = upload.fingerprint(request.method, request.path)
             if isinstance(claim, Replay):
-                return _answer(ports, _replayed(ports, claim, fingerprint), wait, replayed=True)
-            job = _accept(ports, upload, claim, fingerprint)
+                job = _replayed(ports, claim, fingerprint)
+            else:
+                job = _accept(ports, upload, claim, fingerprint)
             fulfilled = True
     finally:
         if isinstance(claim, Reservation) and not fulfilled:
             ports.jobs.drop_reservation(claim)
+    if isinstance(claim, Replay):
+        return _answer(ports, job, wait, replayed=True)
     ports.ringer.ring(job.lane, job.id)
     return _answer(ports, job, wait)
 
@@ -67,7 +70,7 @@ def _accept(ports: Ports, upload: Upload, reservation: Reservation | None, finge
         raise Refused("callbacks_not_offered", fields={"callback_url": "not offered"})
     if "image" not in upload.parts:
         raise Refused("invalid_field", "The form has no file part named “image”.", fields={"image": "missing"})
-    fields = parse(RestorationForm, dict(upload.fields) | {name: "a file" for name in upload.parts if name != "image"})
+    fields = parse(RestorationForm, upload.fields | {name: part for name, part in upload.parts.items() if name != "image"})
     image = upload.parts["image"]
     with image.draft.reader() as file:
         found = header.read(file, image.draft.size, ports.settings.max_pixels)
@@ -93,7 +96,11 @@ def _accept(ports: Ports, upload: Upload, reservation: Reservation | None, finge
     )  # fmt: skip
     image.draft.place(new.input["key"])
     ports.blobs.sync([new.input["key"]])
-    return ports.jobs.accept(new, reservation, fingerprint)
+    try:
+        return ports.jobs.accept(new, reservation, fingerprint)
+    except Refused:  # for certain; after any other error the row may be there, and the sweeper decides
+        ports.blobs.delete(new.input["key"])
+        raise
 
 
 def _reserve(ports: Ports) -> Reservation | Replay | None:

@@ -1,13 +1,15 @@
 """Declaring addresses: each once, with what it takes and answers, so that OpenAPI cannot forget one."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flask import Blueprint
+from flask import Blueprint, g
 from pydantic import BaseModel
 
-from api.schemas import Form
+from api.problems import parse_query
+from api.schemas import Form, NoQuery
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Operation:
     name: str
     summary: str
     description: str
-    query: type[Form] | None
+    query: type[Form]
     form: type[Form] | None  # multipart fields, beside `files`
     files: tuple[str, ...]
     headers: dict[str, str]  # request headers that mean something, and what
@@ -40,23 +42,31 @@ class Routes:
         rule: str,
         answers: dict[int, type[BaseModel] | str],
         *,
-        query: type[Form] | None = None,
+        query: type[Form] = NoQuery,
         form: type[Form] | None = None,
         files: tuple[str, ...] = (),
         headers: dict[str, str] | None = None,
         problems: tuple[str, ...] = (),
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Decorate a view. The docstring's first line is the summary, the rest the description."""
+        """Decorate a view. The docstring's first line is the summary, the rest the description.
+
+        What the query says is checked before the view runs, and lies in `g.query`.
+        """
 
         def declare(view: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(view)
+            def checked(**path: str) -> Any:
+                g.query = parse_query(query)
+                return view(**path)
+
             summary, _, description = (view.__doc__ or "").strip().partition("\n")
             self.operations.append(
                 Operation(
-                    method, rule, view.__name__, summary.rstrip("."), " ".join(description.split()), query, form, files, headers or {}, answers,
-                    problems,
+                    method, rule, view.__name__, summary.rstrip("."), " ".join(description.split()), query, form, files, headers or {},
+                    answers, problems,
                 )
             )  # fmt: skip
-            self.blueprint.add_url_rule(rule, view.__name__, view, methods=[method])
-            return view
+            self.blueprint.add_url_rule(rule, view.__name__, checked, methods=[method])
+            return checked
 
         return declare

@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,9 +11,12 @@ from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
 from flask import Request
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]  # gunicorn has no types
+from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
+from api.problems import SHOWN
 from shared.blobs.store import Blobs, Draft
 from shared.errors import Refused, Transient
 from shared.settings import Settings
@@ -19,7 +24,9 @@ from shared.settings import Settings
 UPLOADS = 24  # at once
 FIELD_BYTES = 500_000
 PARTS = 32
+NAME_LENGTH = 255  # of a file; it comes back in a header
 
+_Files = MultiDict[str, FileStorage]
 _room = threading.BoundedSemaphore(UPLOADS)
 
 
@@ -40,12 +47,8 @@ class Upload:
 
     def fingerprint(self, method: str, path: str) -> str:
         """SHA-256 over method, path, every field and every part's hash: what makes two requests the same."""
-        digest = hashlib.sha256(f"{method} {path}\n".encode())
-        for name, value in sorted(self.fields.items()):
-            digest.update(f"{name}={len(value)}:{value}\n".encode())
-        for name, part in sorted(self.parts.items()):
-            digest.update(f"{name}@{len(part.name)}:{part.name}:{part.draft.sha256()}\n".encode())
-        return digest.hexdigest()
+        parts = {name: [part.name, part.draft.sha256()] for name, part in self.parts.items()}
+        return hashlib.sha256(json.dumps([method, path, self.fields, parts], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass
@@ -76,12 +79,14 @@ class _Clock:
     renewed: float = field(default_factory=time.monotonic)
 
     def arrived(self) -> None:
-        now = time.monotonic()
-        if now - self.began > self.seconds:
-            raise Refused("upload_stalled", f"The upload took more than {self.seconds:g} seconds.")
-        if now - self.renewed > 15:
-            self.renewed = now
+        self.check()
+        if time.monotonic() - self.renewed > 15:
+            self.renewed = time.monotonic()
             self.renew()
+
+    def check(self) -> None:
+        if time.monotonic() - self.began > self.seconds:
+            raise Refused("upload_stalled", f"The upload took more than {self.seconds:g} seconds.")
 
 
 @contextlib.contextmanager
@@ -112,33 +117,58 @@ def _read(request: Request, blobs: Blobs, settings: Settings, drafts: list[Draft
         return cast("IO[bytes]", _Sink(drafts[-1], clock.arrived))
 
     parser = FormDataParser(stream_factory=sink, max_form_memory_size=FIELD_BYTES, max_form_parts=PARTS, silent=False)
-    request.max_content_length = settings.max_upload
-    try:
-        with _impatient(request, settings.stall_seconds):
-            _, fields, files = parser.parse(request.stream, request.mimetype, request.content_length, request.mimetype_params)
-    except RequestEntityTooLarge as error:
-        raise Refused("upload_too_large") from error
-    except TimeoutError as error:
-        raise Refused("upload_stalled", f"No byte came for {settings.stall_seconds:g} seconds.") from error
-    except (ValueError, ClientDisconnected, ConnectionError) as error:
-        raise Refused("malformed_multipart", "The form ends early or is damaged; send it again.") from error
+    fields, files = _parse(request, parser, settings, clock)
+    if None in fields or None in files:
+        raise Refused("malformed_multipart", "A part of the form has no name.")
     for name in (*fields, *files):
         if len(fields.getlist(name)) + len(files.getlist(name)) > 1:
-            raise Refused("invalid_field", f"“{name}” is there twice.", fields={name: "given twice"})
+            raise Refused("invalid_field", f"“{name[:SHOWN]}” is there twice.", fields={name[:SHOWN]: "given twice"})
+    for name, item in files.items():
+        if len(item.filename or "") > NAME_LENGTH:
+            raise Refused(
+                "invalid_field", f"A file's name has at most {NAME_LENGTH} characters.", fields={name[:SHOWN]: "its name is too long"}
+            )
     parts = {name: Part(item.filename or "", cast("_Sink", cast("object", item.stream)).draft) for name, item in files.items()}
     return Upload(dict(fields.items()), parts)
 
 
+def _parse(request: Request, parser: FormDataParser, settings: Settings, clock: _Clock) -> tuple[MultiDict[str, str], _Files]:
+    request.max_content_length = settings.max_upload + 1  # werkzeug refuses a body that reaches the limit
+    try:
+        with _impatient(request, settings):
+            _, fields, files = parser.parse(request.stream, request.mimetype, request.content_length, request.mimetype_params)
+    except RequestEntityTooLarge as error:
+        raise Refused("upload_too_large") from error
+    except (ValueError, ClientDisconnected, ParseException) as error:
+        clock.check()
+        if isinstance(error.__context__, TimeoutError):  # werkzeug calls whatever a read raises a disconnect
+            raise Refused("upload_stalled", f"No byte came for {settings.stall_seconds:g} seconds.") from error
+        raise Refused("malformed_multipart", "The form ends early or is damaged; send it again.") from error
+    return fields, files
+
+
 @contextlib.contextmanager
-def _impatient(request: Request, stall_seconds: float) -> Iterator[None]:
-    """Within it, a connection that brings no byte for `stall_seconds` raises TimeoutError."""
+def _impatient(request: Request, settings: Settings) -> Iterator[None]:
+    """Within it, a connection that brings no byte for `stall_seconds` raises TimeoutError; after `request_seconds` it ends.
+
+    Only the second stops a body that trickles: reading returns when a whole buffer is there.
+    """
     connection = request.environ.get("gunicorn.socket")
     if connection is None:
         yield
         return
     before = connection.gettimeout()
-    connection.settimeout(stall_seconds)
+    connection.settimeout(settings.stall_seconds)
+    end = threading.Timer(settings.request_seconds, _end_reading, [connection])
+    end.daemon = True
+    end.start()
     try:
         yield
     finally:
+        end.cancel()
         connection.settimeout(before)
+
+
+def _end_reading(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it ended by itself
+        connection.shutdown(socket.SHUT_RD)

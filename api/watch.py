@@ -37,10 +37,10 @@ class Watch:
         if job.final or seconds <= 0 or not self._enter(job):
             return job
         try:
-            while not job.final and (final or job.state is was):
-                if not self._newer(job, until - time.monotonic()):
-                    break
+            while self._newer(job, until - time.monotonic()):
                 job = self._jobs.get(job.id) or job
+                if job.final or not (final or job.state is was):
+                    break
             return job
         finally:
             self._leave(job.id)
