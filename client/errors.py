@@ -60,5 +60,5 @@ class UnexpectedAnswer(ClientError):
         return True
 
 
-class Stopped(Exception):  # noqa: N818  it is not an error: the user asked for it
+class Stopped(Exception):
     """The user stopped the program; nothing is left to do but to tidy up."""

@@ -85,9 +85,7 @@ class Lacuna:
         def submit() -> Job:
             with _Upload(path, self._stopped) as picture:
                 files = {"image": (os.fsencode(path.name).decode(errors="replace"), picture)}
-                return self._ask(
-                    "POST", "/v1/restorations", data=fields, files=files, headers=headers, timeout=_time_for(wait_s)
-                )
+                return self._ask("POST", "/v1/restorations", data=fields, files=files, headers=headers, timeout=_time_for(wait_s))
 
         return self._persist(submit)
 
@@ -245,8 +243,7 @@ def _may_pass(problem: ProblemError) -> bool:
 def _detail(problem: dict[str, Any], status: int) -> str:
     """The problem's detail in whole sentences, with the fields it is about, or the id under which the log tells more."""
     parts = [str(problem.get("detail") or "")]
-    for field in problem.get("errors") or []:
-        parts.append(f"{field['field']}: {field['detail']}")
+    parts += [f"{field['field']}: {field['detail']}" for field in problem.get("errors") or []]
     if status >= 500 and problem.get("request_id"):
         parts.append(f"The request id is {problem['request_id']}.")
     return " ".join(part for part in parts if part)

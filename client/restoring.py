@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -45,6 +46,9 @@ class Screen(Protocol):
 
     poll_s: int  # how often, in seconds, it wants to hear of progress
 
+    def showing(self) -> AbstractContextManager[object]:
+        """While this is open, the screen shows."""
+
     def changed(self, file: Path, job: Job | None) -> None:
         """The file is being sent (no job yet), or its job changed."""
 
@@ -66,7 +70,7 @@ class Restoring:
     def __init__(self, base_url: str, order: Order, screen: Screen) -> None:
         self.order = order
         self.screen = screen
-        self.canceled = 0  # jobs that were canceled because the user stopped the run
+        self.canceled: list[str] = []  # ids of the jobs that were canceled because the user stopped the run
         self._stopped = threading.Event()
         self._lacuna = Lacuna(base_url, stopped=self._stopped)
         self._under_way: dict[str, Path] = {}  # by the id of the job
@@ -129,19 +133,21 @@ class Restoring:
         self._news.put((file, None))
         order = self.order
         job = self._lacuna.restore(file, task=order.task, model=order.model, format=order.format, label=order.label)
-        with self._cancelable(job["id"], file):
-            job = self._lacuna.wait(job["id"], lambda job: self._news.put((file, job)), poll_s=self.screen.poll_s)
+        job = self._end(job, file)
         if job["state"] != "succeeded":
             return Outcome(file, job, error=_end_of(job))
         return Outcome(file, job, self._fetch(job, file, target))
 
-    @contextlib.contextmanager
-    def _cancelable(self, job_id: str, file: Path) -> "contextlib.Iterator[None]":
-        self._under_way[job_id] = file
+    def _end(self, job: Job, file: Path) -> Job:
+        """The job once it is final."""
+        self._under_way[job["id"]] = file
         if self._stopped.is_set():  # it was while the picture was sent: `run` may have looked before we wrote the id down
-            self._cancel(job_id)
-        yield
-        self._under_way.pop(job_id, None)
+            self._cancel(job["id"])
+        try:
+            return self._lacuna.wait(job["id"], lambda job: self._news.put((file, job)), poll_s=self.screen.poll_s)
+        finally:
+            if not self._stopped.is_set():  # else `run` still needs it, to cancel the job
+                self._under_way.pop(job["id"], None)
 
     def _fetch(self, job: Job, file: Path, target: Path) -> Path:
         told = output_path(file, self.order.destination, told_change(job["input"]["format"], job["result"]["type"]))
@@ -154,16 +160,18 @@ class Restoring:
     def _check(self, file: Path, target: Path) -> None:
         """Refuses a folder as input and, unless the user said so, an output that exists."""
         if file.is_dir():
-            raise _refusal("is_folder", f"{file} is a folder", "Name the files in it.")
+            raise _refusal("is_folder", "This is a folder", "Name the files in it.")
         if os.path.lexists(target) and not self.order.overwrite:
-            raise _refusal("output_exists", f"{target} exists already", "Add --overwrite to replace it, or choose another place with --out.")
+            raise _refusal(
+                "output_exists", f"{target} exists already", "Add --overwrite to replace it, or choose another place with --out."
+            )
 
     def _cancel(self, job_id: str) -> None:
         if self._under_way.pop(job_id, None) is None:
             return
         with contextlib.suppress(ClientError, Stopped):  # it has ended, or the server is away: there is no more we can do
             self._lacuna.cancel(job_id)
-            self.canceled += 1
+            self.canceled.append(job_id)
 
 
 def _end_of(job: Job) -> ClientError:
@@ -179,4 +187,6 @@ def _refusal(code: str, title: str, detail: str) -> ClientError:
 
 def _disk_error(error: OSError, file: Path) -> ClientError:
     name = error.filename if isinstance(error.filename, str) else str(error.filename or file)
-    return ClientError("file_unusable", f"{name} cannot be used", f"The system says: {error.strerror or error}.")
+    if isinstance(error, FileNotFoundError):
+        return _refusal("file_not_found", "There is no such file" if name == str(file) else f"{name} does not exist", "Check its name.")
+    return _refusal("file_unusable", f"{name} cannot be read or written", f"The system says: {error.strerror or error}.")

@@ -11,6 +11,7 @@ from server.up import CannotStart
 from server.up import up as run_everything
 from shared import children, events
 from shared import settings as settings_module
+from shared.errors import LacunaError
 from shared.settings import Settings, SettingsError
 
 
@@ -32,9 +33,11 @@ def up() -> None:
     """Start everything: queue, API, worker, upkeep. Ctrl-C stops all."""
     events.configure()
     try:
-        run_everything(_settings(), lambda sentence: click.echo(sentence))
+        run_everything(_settings(), click.echo)
     except CannotStart as error:
         sys.exit(str(error))
+    except LacunaError as error:
+        sys.exit(f"{error.kind.title}. {error.detail}")
 
 
 @main.command()
@@ -58,8 +61,11 @@ def upkeep() -> None:
 @main.command()
 def migrate() -> None:
     """Bring the database to this version and register the shipped models."""
-    for sentence in migrate_database(_settings()):
-        click.echo(sentence)
+    try:
+        for sentence in migrate_database(_settings()):
+            click.echo(sentence)
+    except LacunaError as error:
+        sys.exit(f"{error.kind.title}. {error.detail}")
 
 
 @main.command()
@@ -81,3 +87,7 @@ def _become(argv: list[str]) -> None:
     """Replace this process by the part, so that signals reach it directly."""
     _settings()  # say what is wrong with them before anything starts
     os.execv(argv[0], argv)  # noqa: S606  # our own Python
+
+
+if __name__ == "__main__":
+    main()

@@ -22,6 +22,7 @@ def command(folder: Path) -> list[str]:
     return [
         str(_binary()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--dir", str(folder), "--save", "",
         "--appendonly", "no", "--maxmemory", "64mb", "--maxmemory-policy", "noeviction", "--loglevel", "warning",
+        "--logfile", str(folder / "valkey.log"),
     ]  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def end_stale(folder: Path) -> None:
     socket = folder / "valkey.sock"
     if not socket.exists():
         return
-    client = Redis(unix_socket_path=str(socket), socket_timeout=1, socket_connect_timeout=1, retry=None)
+    client = Redis(unix_socket_path=str(socket), socket_timeout=1, socket_connect_timeout=1)
     with contextlib.suppress(RedisError, OSError):  # nobody answers there any more
         client.shutdown(nosave=True)
     client.close()

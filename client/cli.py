@@ -1,0 +1,205 @@
+"""The `lacuna` command. What takes long to import (httpx, rich) is imported by the commands that need it."""
+
+import json
+import shutil
+import sys
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from client.errors import ClientError, ServerUnreachable
+from client.outputs import Destination, asked_change, destination_of, format_named
+
+if TYPE_CHECKING:
+    from client.restoring import Outcome, Screen
+
+DEFAULT_SERVER = "http://127.0.0.1:8080"
+INTERRUPTED = 130
+STATES = ("queued", "running", "succeeded", "failed", "canceled")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass
+class Choices:
+    """What holds for every command."""
+
+    server: str = DEFAULT_SERVER
+    as_json: bool = False
+
+
+class Commands(click.Group):
+    """The group that turns errors of the server, and Ctrl-C, into sentences and exit statuses."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+        except ClientError as error:
+            if ctx.ensure_object(Choices).as_json:
+                click.echo(json.dumps({"error": error.as_json()}))
+            click.echo(str(error), err=True)
+            sys.exit(3 if error.is_servers else 1)
+
+
+def choices(envvar: str | None = None) -> Callable[[Command], Command]:
+    """`--server` and `--json`, which may stand before a command or behind it; only the former reads `envvar`."""
+
+    def add(command: Command) -> Command:
+        command = click.option("--json", is_flag=True, expose_value=False, callback=_choose_json, help="Print JSON, one object a line.")(
+            command
+        )
+        return click.option(
+            "--server",
+            metavar="URL",
+            envvar=envvar,
+            show_envvar=True,
+            expose_value=False,
+            callback=_choose_server,
+            help=f"Where Lacuna answers, if not at {DEFAULT_SERVER}.",
+        )(command)
+
+    return add
+
+
+def _choose_server(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    try:
+        parts = urllib.parse.urlsplit(value)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise click.BadParameter(f"{value!r} is no address. Write it as {DEFAULT_SERVER}.")
+    context.ensure_object(Choices).server = value.rstrip("/")
+
+
+def _choose_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    context.ensure_object(Choices).as_json |= value
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@choices("LACUNA_SERVER")
+def main() -> None:
+    """Restore pictures with a Lacuna server.
+
+    Exit status: 0 all done, 1 some failed, 2 the command was not understood, 3 the server is away or at fault.
+    """
+
+
+@main.command(short_help="Restore pictures, four at a time.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False), metavar="FILES...")
+@click.option(
+    "-o", "--out", metavar="PLACE", help="A folder, where names are kept, or a file. Without it: beside each picture, as NAME.restored.jpg."
+)
+@click.option("--task", default="denoise", show_default=True, help="What to do.")
+@click.option("--model", metavar="NAME", help="A model of `lacuna models`, as NAME or NAME@VERSION. Without it: the task's own.")
+@click.option("--format", type=click.Choice(["keep", "png", "jpeg"]), default="keep", show_default=True, help="Format of the output.")
+@click.option("--label", help="A word to find the jobs by.")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@choices()
+@click.pass_obj
+def restore(chosen: Choices, /, files: tuple[Path, ...], out: str | None, **order: Any) -> None:
+    """Restore FILES, four at a time. One that fails does not stop the others; Ctrl-C cancels those under way."""
+    from client.restoring import Order, Restoring, exit_status
+
+    screen = _screen(as_json=chosen.as_json)
+    restoring = Restoring(chosen.server, Order(files, _destination(files, out, order["format"]), **order), screen)
+    try:
+        with screen.showing():
+            outcomes = restoring.run()
+    except KeyboardInterrupt:
+        count = len(restoring.canceled)
+        click.echo(f"Stopped. {count} {'job' if count == 1 else 'jobs'} under way canceled.", err=True)
+        raise
+    _sum_up(outcomes)
+    sys.exit(exit_status(outcomes))
+
+
+def _destination(files: Sequence[Path], out: str | None, wanted: str) -> Destination:
+    """What `--out` means. A usage error if it cannot be meant, or would give a file the ending of another format."""
+    try:
+        destination = destination_of(out, pictures=len(files))
+    except NotADirectoryError:
+        raise click.UsageError(f"{out} is a file; several pictures need a folder. Name one with --out.") from None
+    if destination.file:
+        promised = format_named(destination.file)
+        expected = asked_change(files[0], wanted) or format_named(files[0])
+        if promised and expected and promised != expected:
+            raise click.UsageError(f"{out} would hold {expected.upper()}. Give it that ending, or choose another --format.")
+    return destination
+
+
+def _screen(*, as_json: bool) -> "Screen":
+    from client.screens import Bars, JsonLines, Lines
+
+    if as_json:
+        return JsonLines()
+    return Bars() if sys.stdout.isatty() else Lines()
+
+
+def _sum_up(outcomes: Sequence["Outcome"]) -> None:
+    errors = [outcome.error for outcome in outcomes if outcome.error]
+    if away := next((error for error in errors if isinstance(error, ServerUnreachable)), None):
+        click.echo(str(away), err=True)
+    if errors and len(outcomes) > 1:
+        click.echo(f"{len(errors)} of {len(outcomes)} files failed.", err=True)
+
+
+@main.command()
+@click.argument("job_id", required=False, metavar="[ID]")
+@click.option("--cancel", is_flag=True, help="Cancel the job ID; this is final.")
+@click.option("--state", type=click.Choice(STATES), help="List only jobs in this state.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="List at most this many.")
+@choices()
+@click.pass_obj
+def jobs(chosen: Choices, job_id: str | None, cancel: bool, state: str | None, limit: int) -> None:
+    """List jobs, newest first; with an ID, show that one."""
+    from client.http import Lacuna
+    from client.listings import job_lines, job_table
+
+    if cancel and job_id is None:
+        raise click.UsageError("--cancel needs the ID of a job. `lacuna jobs` lists them.")
+    with Lacuna(chosen.server) as lacuna:
+        if job_id is None:
+            listed = lacuna.jobs(state=state, limit=limit)
+            _print(chosen, listed, lambda: job_table(listed, datetime.now(UTC), _name_width()), none="There are no jobs.")
+        else:
+            job = lacuna.cancel(job_id) if cancel else lacuna.job(job_id)
+            _print(chosen, [job], lambda: job_lines(job))
+
+
+@main.command()
+@choices()
+@click.pass_obj
+def models(chosen: Choices) -> None:
+    """List models, with the PSNR that they were measured at."""
+    from client.http import Lacuna
+    from client.listings import model_table
+
+    with Lacuna(chosen.server) as lacuna:
+        listed = lacuna.models()
+    _print(chosen, listed, lambda: model_table(listed), none="There are no models.")
+
+
+def _print(chosen: Choices, items: Sequence[Mapping[str, Any]], lines: Callable[[], Sequence[str]], none: str = "") -> None:
+    if chosen.as_json:
+        for item in items:
+            click.echo(json.dumps(item))
+    elif not items:
+        click.echo(none, err=True)
+    else:
+        for line in lines():
+            click.echo(line)
+
+
+def _name_width() -> int | None:
+    """The most characters for a name on this terminal, so that lines need not wrap; None in a pipe."""
+    return max(12, shutil.get_terminal_size().columns - 90) if sys.stdout.isatty() else None

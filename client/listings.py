@@ -1,0 +1,104 @@
+"""Jobs and models as rows of text."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from client.text import duration, legible, table
+
+Item = Mapping[str, Any]
+
+
+def job_table(jobs: Sequence[Item], now: datetime, longest_name: int | None = None) -> list[str]:
+    """A line for each job under a line of headings; `now` is what ages are counted to."""
+    rows = [
+        (
+            job["id"],
+            job["state"],
+            legible(_name(job), longest_name),
+            job["model"] or "-",
+            _progress(job),
+            duration((now - datetime.fromisoformat(job["created_at"])).total_seconds()),
+        )
+        for job in jobs
+    ]
+    return table(("ID", "STATE", "NAME", "MODEL", "PROGRESS", "AGE"), rows, right=frozenset({"AGE"}))
+
+
+def job_lines(job: Item) -> list[str]:
+    """Everything that matters about one job, a line each."""
+    result, error = job["result"], job["error"]
+    facts = {
+        "id": job["id"],
+        "state": job["state"],
+        "kind": job["kind"],
+        "name": legible(_name(job)),
+        "model": job["model"],
+        "label": job["label"] and legible(job["label"]),
+        "progress": _progress(job) if job["state"] == "running" else None,
+        "created": job["created_at"],
+        "finished": job["finished_at"],
+        "took": result and duration(result["seconds"]),
+        "result": result and f"{result['type']}, {result['width']} x {result['height']}, {result['bytes']} bytes",
+        "error": error and legible(f"{error['title']}. {error['detail']}"),
+    }
+    return [f"{name:<8}  {fact}" for name, fact in facts.items() if fact]
+
+
+def model_table(models: Sequence[Item]) -> list[str]:
+    """A line for each model, with its PSNR in dB at each level of noise (σ, of 255) that its first evaluation holds."""
+    psnr = [_psnr(model) for model in models]
+    sigmas = sorted({sigma for row in psnr for sigma in row})
+    levels = [f"PSNR AT {sigma:g}" for sigma in sigmas]
+    rows = [
+        (
+            f"{model['name']}@{model['version']}",
+            model["task"],
+            _count(model["parameters"]),
+            *(f"{row[sigma]:.2f} dB" if sigma in row else "-" for sigma in sigmas),
+            legible(str((_evaluation(model) or {}).get("set", "-"))),
+            ", ".join((["default"] if model.get("default") else []) + _aliases(model)),
+        )
+        for model, row in zip(models, psnr, strict=True)
+    ]
+    headings = ("MODEL", "TASK", "PARAMETERS", *levels, "MEASURED ON", "USED AS")
+    return table(headings, rows, right=frozenset({"PARAMETERS", *levels}))
+
+
+def _name(job: Item) -> str:
+    return str(job["path"] or (job["input"] or {}).get("name") or job["label"] or job["kind"])
+
+
+def _progress(job: Item) -> str:
+    """How far it is, how long it took, or why it failed."""
+    if job["state"] == "succeeded" and job["result"]:
+        return duration(job["result"]["seconds"])
+    if job["state"] == "failed" and job["error"]:
+        return str(job["error"]["code"])
+    progress = job["progress"]
+    if job["state"] == "running" and progress and progress["total"]:
+        return f"{progress['done']}/{progress['total']} {progress['unit']}"
+    return "-"
+
+
+def _evaluation(model: Item) -> Item | None:
+    evaluations: list[Item] = (model.get("metrics") or {}).get("evaluations") or []
+    return evaluations[0] if evaluations else None
+
+
+def _psnr(model: Item) -> dict[float, float]:
+    """PSNR in dB by σ."""
+    rows = (_evaluation(model) or {}).get("rows", [])
+    return {row["sigma"]: row["psnr"] for row in rows if row.get("sigma") is not None and row.get("psnr") is not None}
+
+
+def _aliases(model: Item) -> list[str]:
+    return [str(alias) for alias in model.get("aliases") or []]
+
+
+def _count(number: int) -> str:
+    """`1.06 M`, `24.3 k`, `512`."""
+    for size, unit in ((1_000_000, "M"), (1_000, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)

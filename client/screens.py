@@ -1,0 +1,115 @@
+"""What the user sees while files are restored: bars on a terminal, lines in a pipe, JSON for programs.
+
+In a pipe, lines that tell of results go to stdout, those that tell of errors to stderr. An unreachable server is told once for all
+files, by the command.
+"""
+
+import json
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from client.errors import ClientError, ServerUnreachable
+from client.http import Job
+from client.restoring import Outcome
+from client.text import duration, legible
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+
+class Lines:
+    """One plain line for each finished file."""
+
+    poll_s = 20
+
+    def showing(self) -> AbstractContextManager[object]:
+        """While this is open, the screen shows."""
+        return nullcontext()
+
+    def changed(self, file: Path, job: Job | None) -> None:
+        """Says nothing: a pipe hears of ends only."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """Says how it ended."""
+        if outcome.error is None:
+            click.echo(done_line(outcome))
+        elif not isinstance(outcome.error, ServerUnreachable):
+            click.echo(error_line(outcome.file, outcome.error), err=True)
+
+
+class JsonLines(Lines):
+    """One JSON object a line for each finished file: the job with `file` and `output`, or `file` and `error`."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """Says how it ended."""
+        told: dict[str, Any] = {"file": str(outcome.file)}
+        if outcome.error:
+            told |= {"job": outcome.job["id"] if outcome.job else None, "error": outcome.error.as_json()}
+        else:
+            told |= (outcome.job or {}) | {"output": str(outcome.output)}
+        click.echo(json.dumps(told))
+
+
+class Bars:
+    """A bar for each file under way, and a line above them for each that is finished."""
+
+    poll_s = 1
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        name = TextColumn("{task.fields[name]}", markup=False)
+        status = TextColumn("{task.description}", markup=False, style="dim")
+        self._progress: Progress = Progress(
+            name, BarColumn(24, complete_style="cyan", finished_style="cyan", pulse_style="dim"), status, transient=True
+        )
+        self._tasks: dict[Path, TaskID] = {}
+
+    def showing(self) -> AbstractContextManager[object]:
+        """While this is open, the screen shows."""
+        return self._progress
+
+    def changed(self, file: Path, job: Job | None) -> None:
+        """Moves the file's bar."""
+        progress = (job and job["progress"]) or {"done": 0, "total": None}
+        if file not in self._tasks:
+            self._tasks[file] = self._progress.add_task("", name=legible(file.name, 32))
+        self._progress.update(self._tasks[file], description=status_of(job), completed=progress["done"], total=progress["total"])
+
+    def finished(self, outcome: Outcome) -> None:
+        """Takes the file's bar away and says how it ended."""
+        if outcome.file in self._tasks:
+            self._progress.remove_task(self._tasks.pop(outcome.file))
+        if outcome.error is None:
+            self._say(done_line(outcome), "default")
+        elif not isinstance(outcome.error, ServerUnreachable):
+            self._say(error_line(outcome.file, outcome.error), "red")
+
+    def _say(self, line: str, style: str) -> None:
+        self._progress.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def done_line(outcome: Outcome) -> str:
+    """`scan.jpg -> scan.restored.jpg`."""
+    return f"{legible(str(outcome.file))} -> {legible(str(outcome.output))}"
+
+
+def error_line(file: Path, error: ClientError) -> str:
+    """`scan.jpg: The picture is cut off. Copy it again.`."""
+    return f"{legible(str(file))}: {legible(str(error))}"
+
+
+def status_of(job: Job | None) -> str:
+    """Where a file stands, in a few words."""
+    if job is None:
+        return "sending"
+    if job["state"] == "queued":
+        return f"waiting, {job['position']} before it" if job.get("position") else "waiting"
+    if job["state"] == "succeeded":
+        return "fetching"
+    progress = job["progress"]
+    steps = f"{progress['done']} of {progress['total']} {progress['unit']}" if progress and progress["total"] else job["state"]
+    return steps if job.get("eta_s") is None else f"{steps}, about {duration(job['eta_s'])}"
