@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
-from shared.errors import LacunaError
+from shared.errors import LacunaError, Refused
 from shared.models.manifest import DataUsed, Manifest
-from trainer import artifact, datasets, evaluation, loop
+from trainer import artifact, datasets, evaluation, loop, networks
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -28,9 +30,19 @@ def main() -> None:
 @click.option("--name", default="denoise", show_default=True)
 @click.option("--version", default=1, show_default=True)
 @click.option("--recipe", "recipe_json", default="{}", help="JSON of the recipe's fields; the rest are defaults.")
+@click.option("--base", type=click.Path(path_type=Path), help="Folder of an artifact to start from.")
 @click.option("--terms", multiple=True, help="The terms of each folder, in order, for the manifest.")
 @click.option("--licence", default="", help="The licence of the weights, for the manifest.")
-def train(folders: tuple[Path, ...], out: Path, name: str, version: int, recipe_json: str, terms: tuple[str, ...], licence: str) -> None:
+def train(
+    folders: tuple[Path, ...],
+    out: Path,
+    name: str,
+    version: int,
+    recipe_json: str,
+    base: Path | None,
+    terms: tuple[str, ...],
+    licence: str,
+) -> None:
     """Train on FOLDERS of clean pictures. Goes on from the checkpoint in --out if there is one."""
     recipe = loop.Recipe.model_validate_json(recipe_json)
     sets = {folder: datasets.load([folder]) for folder in folders}
@@ -48,7 +60,8 @@ def train(folders: tuple[Path, ...], out: Path, name: str, version: int, recipe_
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
 
-    weights = loop.train(recipe, crops.draw, out / "checkpoint.safetensors", tell)
+    start = _base(base, recipe) if base is not None else None
+    weights = loop.train(recipe, crops.draw, out / "checkpoint.safetensors", tell, base=start[1] if start else None)
     described = Manifest(
         schema=1,
         name=name,
@@ -59,8 +72,8 @@ def train(folders: tuple[Path, ...], out: Path, name: str, version: int, recipe_
         weights_sha256="0" * 64,
         parameters=sum(int(tensor.size) for tensor in weights.values()),
         created_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        base=None,
-        recipe=recipe.model_dump(),
+        base=start[0].reference if start else None,
+        recipe=recipe.model_dump() | ({"base_recipe": start[0].recipe} if start else {}),
         data=[
             DataUsed(
                 name=folder.name, sha256=datasets.fingerprint(sets[folder]), images=len(sets[folder]),
@@ -73,6 +86,16 @@ def train(folders: tuple[Path, ...], out: Path, name: str, version: int, recipe_
     )  # fmt: skip
     artifact.publish(out, weights, described)
     print(f"wrote {out / artifact.WEIGHTS} and manifest.json")
+
+
+def _base(folder: Path, recipe: loop.Recipe) -> tuple[Manifest, dict[str, NDArray[np.float32]]]:
+    """The manifest and weights of the artifact to start from."""
+    described, model = artifact.load_network(folder)
+    if networks.parse(described.architecture, described.config) != networks.parse(recipe.architecture, recipe.config):
+        raise Refused(
+            "artifact_invalid", f"{described.reference} has another network than the recipe: give it the same architecture and config."
+        )
+    return described, {variable.path: np.asarray(variable.value).copy() for variable in model.variables}
 
 
 @main.command()

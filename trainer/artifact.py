@@ -21,7 +21,8 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: dic
     """Replace `path` atomically. Raises `Fault("internal")` if what was written does not read back the same."""
     from safetensors.numpy import load_file, save_file
 
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}  # safetensors #825
+    # safetensors #825 wants C order; ascontiguousarray alone gives a number a dimension
+    contiguous = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     save_file(contiguous, part, metadata=metadata)

@@ -10,7 +10,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import Fault, Refused
-from trainer import artifact, networks
+from trainer import artifact, networks, optimizers
 from trainer.degradations import BlindGaussian
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]  # (noisy, clean), each (n, h, w, 3)
@@ -40,7 +40,8 @@ class Recipe(BaseModel):
     sigma_high: float = Field(55.0, ge=0, le=255, allow_inf_nan=False)
     rounded_share: float = Field(0.5, ge=0, le=1, allow_inf_nan=False)
     grey_share: float = Field(0.2, ge=0, le=1, allow_inf_nan=False)
-    loss: Literal["l1", "l2"] = "l1"
+    loss: Literal["l1", "l2", "psnr"] = "l1"
+    optimizer: optimizers.Name = "adamw"
     learning_rate: float = Field(1e-3, gt=0, le=1, allow_inf_nan=False)
     warmup_steps: int = Field(500, ge=0)
     weight_decay: float = Field(1e-4, ge=0, le=1, allow_inf_nan=False)
@@ -71,9 +72,11 @@ def train(
     checkpoint: Path,
     tell: Callable[[Progress], None],
     every: int = 500,
+    base: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Train to the recipe's end, from `checkpoint` if it is there, and return the averaged weights by name.
 
+    A new training starts from the weights of `base`, if given, by name.
     `draw(count, generator)` gives clean crops. Raises `Fault("training_diverged")` when the loss is no number.
     """
     import keras
@@ -81,6 +84,9 @@ def train(
 
     keras.utils.set_random_seed(recipe.seed)
     model = networks.build(recipe.architecture, recipe.config, recipe.precision)
+    if base is not None:
+        for variable in model.variables:
+            variable.assign(base[variable.path])
     optimizer = _optimizer(recipe)
     optimizer.build(model.trainable_variables)
     state = [*model.variables, *optimizer.variables]
@@ -90,13 +96,13 @@ def train(
     def step(noisy: Any, clean: Any) -> Any:
         with tf.GradientTape() as tape:
             error = model(noisy, training=True) - clean
-            loss = tf.reduce_mean(tf.abs(error) if recipe.loss == "l1" else tf.square(error))
+            loss = _loss(recipe.loss, error)
         optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
         return loss
 
     def averaged() -> dict[str, NDArray[np.float32]]:
         averages = optimizer._model_variables_moving_average  # the only handle Keras 3.15 gives to its moving average
-        return {variable.path: np.array(average) for variable, average in zip(model.variables, averages, strict=True)}
+        return {variable.path: np.asarray(average.value).copy() for variable, average in zip(model.variables, averages, strict=True)}
 
     losses: list[Any] = []
     since = time.monotonic()
@@ -114,6 +120,21 @@ def train(
     return averaged()
 
 
+def _loss(name: str, error: Any) -> Any:
+    """`psnr` is the mean over crops of 10·log10(MSE): every noise level counts the same (Chen et al., NAFNet, 2022).
+
+    Half a grey level is added below the logarithm, or nearly clean crops would outweigh all others.
+    """
+    import tensorflow as tf
+
+    if name == "l1":
+        return tf.reduce_mean(tf.abs(error))
+    if name == "l2":
+        return tf.reduce_mean(tf.square(error))
+    mse = tf.reduce_mean(tf.square(error), axis=(1, 2, 3))
+    return tf.reduce_mean(tf.math.log(mse + (0.5 / 255) ** 2)) * (10 / np.log(10))
+
+
 def _optimizer(recipe: Recipe) -> Any:
     import keras
 
@@ -122,10 +143,7 @@ def _optimizer(recipe: Recipe) -> Any:
         recipe.learning_rate / 100, max(1, recipe.steps - warmup), alpha=0.001,
         warmup_target=recipe.learning_rate, warmup_steps=warmup,
     )  # fmt: skip
-    return keras.optimizers.AdamW(
-        rate, weight_decay=recipe.weight_decay, global_clipnorm=recipe.clip_norm, use_ema=True,
-        ema_momentum=recipe.ema, ema_overwrite_frequency=None,
-    )  # fmt: skip
+    return optimizers.build(recipe.optimizer, rate, recipe.weight_decay, recipe.clip_norm, recipe.ema)
 
 
 def _batches(recipe: Recipe, draw: Callable[[int, np.random.Generator], NDArray[np.uint8]], first: int) -> Iterator[Batch]:
@@ -157,7 +175,7 @@ def _batches(recipe: Recipe, draw: Callable[[int, np.random.Generator], NDArray[
 
 
 def _save(checkpoint: Path, recipe: Recipe, step: int, state: list[Any]) -> None:
-    arrays = {f"{index:05d}": np.asarray(variable) for index, variable in enumerate(state)}
+    arrays = {f"{index:05d}": np.asarray(variable.value) for index, variable in enumerate(state)}
     artifact.write_tensors(checkpoint, arrays, {"step": str(step), "recipe": recipe.model_dump_json()})
 
 

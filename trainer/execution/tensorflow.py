@@ -1,5 +1,6 @@
 """TensorFlow: one traced function of unknown height and width. Never `model.predict` (seven times slower), never XLA on CPUs."""
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ class TensorFlowNetwork:
         self._device = device_lock  # one picture at a time on the device: two would only share its cores
         self._call = tf.function(
             lambda batch: model(batch, training=False),
+            autograph=False,
             input_signature=[tf.TensorSpec((None, None, None, model.inputs[0].shape[-1]), tf.float32)],
         )
 
@@ -42,6 +44,7 @@ class TensorFlowExecutor:
 
     def load(self, folder: Path) -> TensorFlowNetwork:
         """See `Executor.load`."""
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the import, or TensorFlow chatters
         described, model = artifact.load_network(folder)
         architecture = networks.ARCHITECTURES[described.architecture]
         config = networks.parse(described.architecture, described.config)
