@@ -1,0 +1,1 @@
+"""`python -m demo`: five real photos, made noisy, restored through the real service, and measured."""

@@ -1,0 +1,228 @@
+"""A house for the API's contract: real database, real folder, bells in memory. Not a plugin: each test module names its own fixture."""
+
+import functools
+import hashlib
+import io
+import json
+import queue
+import struct
+import tempfile
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from PIL import Image
+from sqlalchemy import Engine, event, func, select
+from werkzeug.test import TestResponse
+
+from api.app import create_app
+from api.watch import Watch
+from api.wiring import Ports
+from shared.blobs.local import LocalBlobs
+from shared.database.engine import open_database
+from shared.database.migration import migrate
+from shared.database.tables import jobs as jobs_table
+from shared.database.tables import reservations
+from shared.errors import Outcome
+from shared.jobs.job import Job, Lane, Success, blob_key, result_part
+from shared.jobs.store import Jobs
+from shared.models.manifest import Manifest
+from shared.models.store import Models
+from shared.settings import Settings
+
+SOON = 30.0  # seconds after which a test gives up; nothing is measured by it
+
+
+def manifest(name: str = "denoise", version: int = 1) -> Manifest:
+    return Manifest.model_validate(
+        {
+            "schema": 1, "name": name, "version": version, "task": "denoise", "architecture": "none", "config": {},
+            "weights_sha256": "0" * 64, "parameters": 1, "created_at": "2026-01-01T00:00:00Z", "base": None, "recipe": {},
+            "data": [{"name": "made up", "sha256": "1" * 64, "images": 1, "terms": "none"}], "metrics": {}, "licence": "Apache-2.0",
+        }
+    )  # fmt: skip
+
+
+def png(width: int = 3, height: int = 2, bits: int = 8, animated: bool = False) -> bytes:
+    row = b"\0" + b"\7" * (width * bits // 8)
+    control = [(b"acTL", struct.pack(">II", 2, 0))] if animated else []
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)),
+        *control,
+        (b"IDAT", zlib.compress(row * height)),
+        (b"IEND", b""),
+    ]
+    made = b"".join(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks)
+    return b"\x89PNG\r\n\x1a\n" + made
+
+
+def jpeg() -> bytes:
+    made = io.BytesIO()
+    Image.new("RGB", (8, 8), "grey").save(made, "JPEG")
+    return made.getvalue()
+
+
+def gif() -> bytes:
+    made = io.BytesIO()
+    Image.new("L", (8, 8)).save(made, "GIF")
+    return made.getvalue()
+
+
+class Answer(TestResponse):
+    """What the test client gives; its JSON is for the test to know."""
+
+    @property
+    def json(self) -> Any:
+        return super().json
+
+
+class Bells:
+    """Remembers what rang, and whether the row was there at that moment."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self.rung: list[tuple[str, str]] = []
+        self.early: list[str] = []
+        self.heard: queue.Queue[str] = queue.Queue()
+
+    def ring(self, lane: str, job_id: str) -> None:
+        if self._jobs.get(job_id) is None:
+            self.early.append(job_id)
+        self.rung.append((lane, job_id))
+        self.heard.put(job_id)
+
+
+@dataclass
+class House:
+    """One API with all it needs."""
+
+    engine: Engine
+    ports: Ports
+    bells: Bells
+    blobs: Path
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.app = create_app(lambda: self.ports)
+        self.jobs = self.ports.jobs
+
+    def get(self, path: str, **options: Any) -> Answer:
+        return cast("Answer", self.app.test_client().get(path, buffered=True, **options))
+
+    def head(self, path: str, **options: Any) -> Answer:
+        return cast("Answer", self.app.test_client().head(path, buffered=True, **options))
+
+    def post(self, path: str, **options: Any) -> Answer:
+        return cast("Answer", self.app.test_client().post(path, **options))
+
+    def restore(self, picture: bytes | None = None, name: str = "a.png", headers: dict[str, str] | None = None, **fields: Any) -> Answer:
+        image = (io.BytesIO(png() if picture is None else picture), name)
+        return self.post("/v1/restorations", data={"image": image, **fields}, headers=headers, content_type="multipart/form-data")
+
+    def restored(self, **options: Any) -> Job:
+        answer = self.restore(**options)
+        assert answer.status_code == 202, answer.text
+        return self.job(answer.json["id"])
+
+    def job(self, job_id: str) -> Job:
+        found = self.jobs.get(job_id)
+        assert found is not None
+        return found
+
+    def claim(self, job_id: str) -> Job:
+        claimed = {job.id: job for lane in Lane for job in self.jobs.claim("worker", [lane], 10**9, True)}
+        return claimed[job_id]
+
+    def succeed(self, job_id: str, data: bytes = b"restored", kind: str = "image/png") -> Job:
+        job = self.claim(job_id)
+        key = blob_key(job.id, result_part(job.token))
+        draft = self.ports.blobs.draft()
+        draft.write(data)
+        draft.place(key)
+        result = {
+            "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "type": kind, "width": 3, "height": 2, "bits": 8,
+            "executor": "tensorflow", "precision": "float32", "seconds": 0.1,
+        }  # fmt: skip
+        assert self.jobs.succeed([Success(job, result, key, [])])
+        return self.job(job.id)
+
+    def fail(self, job_id: str, code: str = "image_corrupt") -> Job:
+        job = self.claim(job_id)
+        assert self.jobs.fail(job, Outcome(code, "It is damaged", "Send another.", False))
+        return self.job(job.id)
+
+    def files(self) -> list[str]:
+        return sorted(path.relative_to(self.blobs).as_posix() for path in self.blobs.rglob("*") if path.is_file())
+
+    def count(self, table: Any) -> int:
+        with self.engine.connect() as connection:
+            return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
+
+    def left_behind(self) -> dict[str, Any]:
+        """Whatever is there that a refused request must not leave."""
+        found = {"files": self.files(), "jobs": self.count(jobs_table), "keys": self.count(reservations), "bells": self.bells.rung}
+        return {name: what for name, what in found.items() if what}
+
+    def waiting(self, count: int) -> None:
+        """Return when so many requests wait for a job."""
+        watch = self.ports.watch
+        with watch._changed:
+            assert watch._changed.wait_for(lambda: watch._waited.total() == count, SOON)
+
+
+@functools.cache
+def migrated() -> bytes:
+    """A database with its tables and one model, made once."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "lacuna.db"
+        engine = open_database(f"sqlite:///{file}")
+        migrate(engine)
+        Models(engine).register([manifest()])
+        engine.dispose()
+        return file.read_bytes()
+
+
+@contextmanager
+def open_house(home: Path, busy_ms: int | None = None, **settings: Any) -> Iterator[House]:
+    known = Settings.model_validate({"home": home, "min_free": 0, "redis_url": "redis://127.0.0.1:1/0", **settings})
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "lacuna.db").write_bytes(migrated())
+    engine = open_database(known.database)
+    if busy_ms is not None:
+        event.listen(engine, "connect", lambda connection, _: connection.execute(f"PRAGMA busy_timeout={busy_ms}").close())
+    jobs, models = Jobs(engine, known.lease_seconds), Models(engine)
+    bells = Bells(jobs)
+    ports = Ports(settings=known, jobs=jobs, models=models, blobs=LocalBlobs(known.blobs), ringer=bells, watch=Watch(jobs))
+    try:
+        yield House(engine, ports, bells, known.blobs)
+    finally:
+        engine.dispose()
+
+
+class Behind:
+    """A call in a thread of its own, whose answer is asked for later."""
+
+    def __init__(self, call: Callable[[], Answer]) -> None:
+        self._answers: queue.Queue[Answer] = queue.Queue()
+        self.thread = threading.Thread(target=lambda: self._answers.put(call()), daemon=True)
+        self.thread.start()
+
+    def answer(self) -> Answer:
+        return self._answers.get(timeout=SOON)
+
+
+def code(answer: TestResponse) -> str:
+    """The code of a problem, whose form is checked on the way."""
+    assert answer.content_type == "application/problem+json", answer.text
+    problem = json.loads(answer.data)
+    assert {"type", "title", "status", "detail", "code", "request_id"} <= set(problem) <= {
+        "type", "title", "status", "detail", "code", "request_id", "errors"
+    }  # fmt: skip
+    assert problem["status"] == answer.status_code
+    assert problem["type"] == f"/problems/{problem['code']}"
+    assert problem["request_id"] == answer.headers["X-Request-Id"]
+    return str(problem["code"])

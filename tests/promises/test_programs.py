@@ -1,0 +1,144 @@
+"""What the real programs promise: photos restored, kills survived, nothing left running. No part is replaced."""
+
+import hashlib
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from redis import Redis
+
+from demo.photos import noisy, photo
+from shared.imaging import metrics
+from tests.promises.programs import Home, eventually, home
+
+
+@pytest.fixture
+def noisy_cat(tmp_path: Path) -> Path:
+    path = tmp_path / "cat, noisy.png"
+    Image.fromarray(noisy(photo("chelsea"))).save(path)
+    return path
+
+
+@pytest.fixture
+def big_noise(tmp_path: Path) -> Path:
+    """More than 4 Mpx, so that it is restored in several tiles and takes a while."""
+    path = tmp_path / "big.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (2048, 2560, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, compress_level=1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """One `lacunad up` for the tests that leave it well."""
+    with home(tmp_path_factory.mktemp("running")) as lacuna:
+        lacuna.up()
+        yield lacuna
+
+
+def test_a_noisy_photo_comes_back_better_whole_and_as_recorded(running: Home, noisy_cat: Path) -> None:
+    answer = running.send(noisy_cat, Prefer="wait=60")
+    job = answer.json() if answer.status_code == 200 else running.final(answer.json()["id"])
+    assert job["state"] == "succeeded"
+    assert job["result"]["executor"] == "tensorflow"
+
+    result = running.http.get(job["links"]["result"])
+    assert hashlib.sha256(result.content).hexdigest() == job["result"]["sha256"]
+    assert "cat, noisy.png" in result.headers["Content-Disposition"]
+    restored = np.asarray(Image.open(BytesIO(result.content)))
+    clean = photo("chelsea")
+    gain = metrics.compare(restored, clean).psnr - metrics.compare(noisy(clean), clean).psnr
+    assert gain > 8.5
+
+
+def test_messages_that_are_no_bells_of_ours_are_dropped_and_the_worker_lives(running: Home, noisy_cat: Path) -> None:
+    worker = running.worker()
+    with closing(Redis(unix_socket_path=str(running.folder / "run" / "valkey.sock"))) as redis:
+        for message in (
+            b"\x80\x04\x95 a pickle",
+            b"\xff\xfe",
+            b"not JSON",
+            b"[]",
+            b"{}",
+            b'{"body": "eA==", "headers": {}, "properties": {}}',
+        ):
+            redis.lpush("interactive", message)
+        eventually("the worker has taken them all", lambda: not redis.llen("interactive"))
+    assert running.final(running.send(noisy_cat).json()["id"])["state"] == "succeeded"
+    assert running.worker() == worker
+
+
+def test_a_second_lacunad_on_the_same_home_or_port_says_so(running: Home, tmp_path: Path) -> None:
+    log = running.folder.parent / "up.log"
+    assert running.lacunad("up").wait(60) == 1
+    assert "already runs" in log.read_text()
+    with home(tmp_path, LACUNA_BIND=running.address) as other:
+        assert other.lacunad("up").wait(60) == 1
+        assert "is taken" in (tmp_path / "up.log").read_text()
+
+
+def test_a_worker_killed_in_mid_job_costs_one_attempt_and_the_job_succeeds_once(running: Home, big_noise: Path) -> None:
+    job_id = running.send(big_noise).json()["id"]
+    eventually("a tile is done", lambda: running.job(job_id)["progress"]["done"] >= 1)
+    running.worker().kill()
+    ended = running.final(job_id)
+    assert ended["state"] == "succeeded"
+    assert ended["attempts"] == 2
+    result = running.http.get(ended["links"]["result"])
+    assert hashlib.sha256(result.content).hexdigest() == ended["result"]["sha256"]
+    with closing(sqlite3.connect(running.folder / "lacuna.db")) as database:
+        assert database.execute("SELECT count(*) FROM jobs WHERE id = ? AND state = 'succeeded'", [job_id]).fetchone() == (1,)
+
+
+def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
+    with home(tmp_path) as lacuna:
+        up = lacuna.up()
+        lacuna.worker()
+        up.send_signal(signal.SIGINT)
+        assert up.wait(60) == 0
+        assert lacuna.processes() == []
+
+
+def test_a_killed_parent_leaves_no_child(tmp_path: Path) -> None:
+    with home(tmp_path) as lacuna:
+        up = lacuna.up()
+        lacuna.worker()
+        up.kill()
+        up.wait()
+        eventually("every child has ended", lambda: not lacuna.processes())
+
+
+def test_parts_that_die_or_freeze_are_started_again(tmp_path: Path, noisy_cat: Path) -> None:
+    with home(tmp_path, LACUNA_SILENCE_SECONDS="6") as lacuna:
+        lacuna.up()
+        frozen = lacuna.worker()
+        frozen.suspend()
+        for process in lacuna.processes("gunicorn"):
+            process.suspend()
+        for process in lacuna.processes("worker.upkeep") + lacuna.processes("valkey-server"):
+            process.kill()
+        eventually("the frozen worker is gone", lambda: not frozen.is_running())
+        eventually("the API answers again", lacuna.ready)
+        for guardian in lacuna.processes("worker.guardian"):
+            guardian.kill()
+        assert lacuna.final(lacuna.send(noisy_cat).json()["id"])["state"] == "succeeded"
+        eventually("Redis answers again", lambda: lacuna.http.get("/readyz").json()["status"] == "ok")
+
+
+def test_with_redis_stopped_before_the_post_the_job_is_accepted_and_runs_while_it_is_still_stopped(tmp_path: Path, noisy_cat: Path) -> None:
+    with home(tmp_path, LACUNA_REDIS_URL=f"redis+socket://{tmp_path}/nobody.sock?virtual_host=0") as lacuna:
+        assert lacuna.lacunad("migrate").wait(60) == 0
+        for part in ("api", "worker", "upkeep"):
+            lacuna.lacunad(part)
+        lacuna.answers()
+        assert lacuna.http.get("/readyz").json()["status"] == "degraded"
+        answer = lacuna.send(noisy_cat)
+        assert answer.status_code == 202
+        assert lacuna.final(answer.json()["id"])["state"] == "succeeded"
+        assert lacuna.http.get("/readyz").json()["parts"]["redis"] == "down"

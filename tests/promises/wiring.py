@@ -1,0 +1,106 @@
+"""Another wiring of the worker, for tests: real database, real files, real keeper and committer; a network that does nothing."""
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from uuid_utils import uuid7
+
+from shared.blobs.local import LocalBlobs
+from shared.blobs.store import Draft
+from shared.database.engine import open_database
+from shared.database.migration import migrate
+from shared.jobs.job import Job, Kind, Lane, NewJob, blob_key
+from shared.jobs.store import Jobs
+from shared.settings import Settings
+from trainer.execution import Described, Executor, Network
+from worker.committer import Committer
+from worker.keeper import Keeper
+from worker.loop import Loop
+from worker.wiring import Networks, Ports
+
+
+class Identity:
+    """A network that returns what it is given."""
+
+    multiple = 8
+    halo = 8
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        return batch
+
+
+@dataclass
+class Running:
+    """An executor whose every model is the same network."""
+
+    network: Network
+
+    def load(self, folder: Path) -> Network:
+        return self.network
+
+    def describe(self) -> Described:
+        return Described("test", "float32", "cpu")
+
+
+def ports(home: Path, network: Network | None = None, lease_seconds: float = 30) -> Ports:
+    """Real database and files under `home`."""
+    settings = Settings(home=home, lease_seconds=lease_seconds, renew_seconds=lease_seconds / 3)
+    engine = open_database(settings.database)
+    migrate(engine)
+    executor: Executor = Running(network or Identity())
+    return Ports(settings, Jobs(engine, lease_seconds), LocalBlobs(settings.blobs), Networks(executor))
+
+
+def submit(ports: Ports, pixels: NDArray[np.uint8], name: str = "photo.png") -> Job:
+    """What the API leaves behind: the upload published, then the row."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")
+    draft = ports.blobs.draft()
+    draft.write(file.getvalue())
+    return submit_bytes(ports, draft, pixels.shape[1], pixels.shape[0], name)
+
+
+def submit_bytes(ports: Ports, draft: Draft, width: int, height: int, name: str = "photo.png") -> Job:
+    """Publish a draft as the upload of a new job."""
+    job_id = str(uuid7())
+    key = blob_key(job_id, "upload")
+    size, sha256 = draft.size, draft.sha256()
+    draft.place(key)
+    described = {"name": name, "bytes": size, "sha256": sha256, "format": "PNG", "width": width, "height": height}
+    new = NewJob(
+        id=job_id,
+        owner_id="local",
+        kind=Kind.RESTORE,
+        lane=Lane.INTERACTIVE,
+        task="denoise",
+        model_name="denoise",
+        model_version=1,
+        input=described | {"mode": "RGB", "bits": 8, "key": key},
+        params={"format": "keep"},
+        pixels=width * height,
+        max_attempts=3,
+        request_id="request",
+    )
+    return ports.jobs.accept(new)
+
+
+def work(ports: Ports, budget_pixels: int = 50_000_000) -> None:
+    """One worker's stretch of work: until nothing is due."""
+    keeper = Keeper(ports.jobs, ports.settings.renew_seconds)
+    committer = Committer(ports.jobs, ports.blobs)
+    keeper.start()
+    committer.start()
+    try:
+        Loop(ports, keeper, committer, "tests:1", (Lane.INTERACTIVE, Lane.BULK), budget_pixels).run()
+    finally:
+        committer.stop()
+        keeper.stop()
+
+
+def with_network(ports: Ports, network: Network) -> Ports:
+    """The same, with another network."""
+    return replace(ports, networks=Networks(Running(network)))

@@ -1,0 +1,65 @@
+"""Small pictures and files for the tests of shared/imaging."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from shared.imaging import codec
+from shared.imaging.codec import Source
+
+PNG = b"\x89PNG\r\n\x1a\n"
+PLENTY = 10**9
+MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+
+
+def noise(height: int, width: int, channels: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Uniform noise: what a wrong filter, order or channel cannot leave unchanged."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def gradient(height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    """Smooth, so that JPEG keeps it nearly as it is."""
+    rows = np.linspace(20, 230, height)[:, np.newaxis, np.newaxis]
+    columns = np.linspace(-15, 15, width)[np.newaxis, :, np.newaxis]
+    return np.round(rows + columns + 3 * np.arange(channels)).clip(0, 255).astype(np.uint8)
+
+
+def image(pixels: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def saved(picture: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, format_, **options)
+    return out.getvalue()
+
+
+def reopened(data: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(data))
+    picture.load()
+    return picture
+
+
+def decoded(data: bytes, max_pixels: int = PLENTY) -> Source:
+    return codec.decode(io.BytesIO(data), len(data), max_pixels)
+
+
+def chunk(name: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def ihdr(width: int, height: int, bits: int = 8, colour: int = 0) -> bytes:
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+
+
+def png(*chunks: bytes) -> bytes:
+    return PNG + b"".join(chunks) + chunk(b"IEND")
+
+
+def segment(marker: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data

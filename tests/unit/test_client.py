@@ -1,0 +1,452 @@
+"""The client against a small server that plays the API over real HTTP."""
+
+import email
+import hashlib
+import json
+import socketserver
+import threading
+import urllib.parse
+import uuid
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from click.testing import CliRunner, Result
+
+from client.cli import main
+from client.errors import ClientError, ProblemError, ServerUnreachable
+from client.http import Lacuna
+from client.listings import job_table
+from client.outputs import Destination
+from client.restoring import Order, Outcome, Restoring
+from client.screens import Bars, JsonLines, Lines
+
+TRUNCATED = {"code": "image_truncated", "title": "The picture is cut off", "detail": "Copy the file again."}
+
+
+class FakeApi(ThreadingHTTPServer):
+    """Restores by reversing the bytes. Pictures that begin with a word of `BEHAVIOURS` end otherwise."""
+
+    BEHAVIOURS: ClassVar = (b"refuse", b"fail", b"endless")
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.results: dict[str, bytes] = {}
+        self.by_key: dict[str, str] = {}
+        self.posts: list[tuple[str, dict[str, str]]] = []  # Idempotency-Key and fields of every POST of a picture
+        self.answers: list[tuple[int, str, dict[str, str]] | None] = []  # for the next POSTs: a problem, or a dropped connection
+        self.models: list[dict[str, Any]] = []
+        self.names_wrong_hash = False
+        self.changed = threading.Condition()
+
+    def accept(self, name: str, picture: bytes, fields: dict[str, str]) -> dict[str, Any]:
+        kind = next((word for word in self.BEHAVIOURS if picture.startswith(word)), b"")
+        job = _job(name, "png" if fields["format"] == "png" else "jpeg")
+        job |= {"model": fields.get("model", "denoise@1"), "label": fields.get("label")}
+        result = picture[::-1]
+        if kind == b"fail":
+            job |= {"state": "failed", "result": None, "error": {**TRUNCATED, "retryable": False}}
+        elif kind == b"endless":
+            job |= {"state": "running", "result": None, "progress": {"done": 3, "total": 12, "unit": "tiles"}}
+        else:
+            job["result"]["sha256"] = "0" * 64 if self.names_wrong_hash else hashlib.sha256(result).hexdigest()
+        self.jobs[job["id"]] = job
+        self.results[job["id"]] = result
+        return job
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FakeApi
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:
+            return  # an upload that the client gave up
+        if self.path.endswith("/cancel"):
+            self._cancel(self.path.split("/")[3])
+            return
+        fields, name, picture = _form(self.headers["Content-Type"], body)
+        key = self.headers["Idempotency-Key"]
+        self.server.posts.append((key, fields))
+        planned = self.server.answers.pop(0) if self.server.answers else (0, "", {})
+        if planned is None:
+            self.server.by_key[key] = self.server.accept(name, picture, fields)["id"]
+            self.close_connection = True  # after the job was accepted, before anybody is told
+        elif planned[0]:
+            self._problem(planned[0], {"code": planned[1], "title": "Not now", "detail": "Try again."}, planned[2])
+        elif picture.startswith(b"refuse"):
+            self._problem(422, TRUNCATED)
+        else:
+            known = self.server.by_key.get(key)
+            self._json(202, self.server.jobs[known] if known else self.server.accept(name, picture, fields))
+
+    def do_GET(self) -> None:
+        url = urllib.parse.urlsplit(self.path)
+        query = urllib.parse.parse_qs(url.query)
+        parts = url.path.strip("/").split("/")
+        if url.path == "/v1/models":
+            self._json(200, {"items": self.server.models, "next": None})
+        elif url.path == "/v1/jobs":
+            self._list(query)
+        elif parts[2] not in self.server.jobs:
+            self._problem(404, {"code": "job_not_found", "title": "There is no such job", "detail": "Check the id."})
+        elif parts[-1] == "result":
+            self._bytes(200, "image/jpeg", self.server.results[parts[2]])
+        else:
+            job = self.server.jobs[parts[2]]
+            with self.server.changed:
+                self.server.changed.wait_for(lambda: job["state"] != "running", float(query.get("wait", ["0"])[0]))
+            self._json(200, job)
+
+    def _list(self, query: dict[str, list[str]]) -> None:
+        """Two to a page, so that the client has to turn pages."""
+        jobs = [job for job in reversed(self.server.jobs.values()) if job["state"] in query.get("state", [job["state"]])]
+        start = int(query.get("cursor", ["0"])[0])
+        end = start + min(2, int(query["limit"][0]))
+        self._json(200, {"items": jobs[start:end], "next": str(end) if end < len(jobs) else None})
+
+    def _cancel(self, job_id: str) -> None:
+        with self.server.changed:
+            self.server.jobs[job_id]["state"] = "canceled"
+            self.server.changed.notify_all()
+        self._json(200, self.server.jobs[job_id])
+
+    def _problem(self, status: int, problem: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        self._bytes(status, "application/problem+json", json.dumps(problem | {"status": status}).encode(), headers)
+
+    def _json(self, status: int, answer: Any) -> None:
+        self._bytes(status, "application/json", json.dumps(answer).encode())
+
+    def _bytes(self, status: int, kind: str, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def _form(content_type: str, body: bytes) -> tuple[dict[str, str], str, bytes]:
+    """The fields, and the name and the bytes of the picture."""
+    message = email.message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
+    fields, picture = {}, ("", b"")
+    for part in message.get_payload():
+        assert isinstance(part, email.message.Message)
+        content = part.get_payload(decode=True)
+        assert isinstance(content, bytes)
+        name = str(part.get_param("name", header="content-disposition"))
+        if name == "image":
+            picture = (part.get_filename() or "", content)
+        else:
+            fields[name] = content.decode()
+    return fields, *picture
+
+
+def _job(name: str, output: str) -> dict[str, Any]:
+    return {
+        "id": str(uuid.uuid4()), "kind": "restore", "state": "succeeded", "version": 3, "task": "denoise", "model": "denoise@1",
+        "label": None, "path": None, "input": {"name": name, "format": "JPEG"}, "progress": None, "position": None, "eta_s": None,
+        "created_at": "2026-01-02T03:04:05.000Z", "finished_at": "2026-01-02T03:04:07.000Z", "error": None,
+        "result": {"bytes": 7, "sha256": "", "type": f"image/{output}", "width": 4, "height": 3, "seconds": 1.9},
+    }  # fmt: skip
+
+
+class Instant(threading.Event):
+    """Never set; its waits end at once and are noted, in seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout)
+        return False
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    server = FakeApi()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address at which nothing answers."""
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    return picture(tmp_path / "photo.jpg")
+
+
+def picture(path: Path, content: bytes = b"picture") -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def lacuna(server: FakeApi | str, *arguments: str | Path) -> Result:
+    url = server if isinstance(server, str) else server.url
+    return CliRunner().invoke(main, ["--server", url, *map(str, arguments)])
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_restored_picture_lies_beside_its_input_and_nothing_else_does(api: FakeApi, photo: Path) -> None:
+    result = lacuna(api, "restore", photo)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (photo.parent / "photo.restored.jpg").read_bytes() == b"erutcip"
+    assert names(photo.parent) == ["photo.jpg", "photo.restored.jpg"]
+
+
+def test_a_result_with_another_hash_is_refused_and_leaves_no_file(api: FakeApi, photo: Path) -> None:
+    api.names_wrong_hash = True
+    result = lacuna(api, "restore", photo)
+    assert result.exit_code == 1
+    assert "The result arrived damaged. Nothing was written. Run the command again." in result.stderr
+    assert names(photo.parent) == ["photo.jpg"]
+
+
+def test_a_damaged_result_does_not_replace_the_output_that_was_there(api: FakeApi, photo: Path) -> None:
+    before = picture(photo.parent / "photo.restored.jpg", b"before")
+    api.names_wrong_hash = True
+    assert lacuna(api, "restore", photo, "--overwrite").exit_code == 1
+    assert before.read_bytes() == b"before"
+
+
+def test_an_existing_output_is_not_overwritten_and_nothing_is_sent(api: FakeApi, photo: Path) -> None:
+    before = picture(photo.parent / "photo.restored.jpg", b"before")
+    result = lacuna(api, "restore", photo)
+    assert (result.exit_code, api.posts, before.read_bytes()) == (1, [], b"before")
+    assert "photo.restored.jpg exists already. Add --overwrite to replace it" in result.stderr
+
+
+def test_overwrite_replaces_an_existing_output(api: FakeApi, photo: Path) -> None:
+    before = picture(photo.parent / "photo.restored.jpg", b"before")
+    assert lacuna(api, "restore", photo, "--overwrite").exit_code == 0
+    assert before.read_bytes() == b"erutcip"
+
+
+def test_a_refused_a_failed_and_a_missing_file_do_not_stop_the_others(api: FakeApi, tmp_path: Path) -> None:
+    contents = {"a.jpg": b"refuse", "b.jpg": b"good", "c.jpg": b"fail", "d.jpg": b"well"}
+    files = [picture(tmp_path / name, content) for name, content in contents.items()]
+    result = lacuna(api, "restore", *files, tmp_path / "missing.jpg")
+    assert result.exit_code == 1
+    assert sorted(result.stdout.splitlines()) == [f"{tmp_path}/{n}.jpg -> {tmp_path}/{n}.restored.jpg" for n in "bd"]
+    *errors, summary = result.stderr.splitlines()
+    assert sorted(errors) == [
+        f"{tmp_path}/a.jpg: The picture is cut off. Copy the file again.",
+        f"{tmp_path}/c.jpg: The picture is cut off. Copy the file again.",
+        f"{tmp_path}/missing.jpg: There is no such file. Check its name.",
+    ]
+    assert summary == "3 of 5 files failed."
+
+
+def test_an_unreachable_server_is_status_3_and_one_sentence_that_says_what_to_do(nobody: str, photo: Path) -> None:
+    result = lacuna(nobody, "restore", photo)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == f"No Lacuna answers at {nobody}. Start it with `lacunad up`, or name another with --server.\n"
+    assert lacuna(nobody, "jobs").exit_code == lacuna(nobody, "models").exit_code == 3
+
+
+def test_an_error_of_the_server_is_status_3(api: FakeApi, photo: Path) -> None:
+    api.answers = [(500, "internal", {})]
+    result = lacuna(api, "restore", photo)
+    assert (result.exit_code, len(api.posts)) == (3, 1)
+    assert result.stderr == f"{photo}: Not now. Try again.\n"
+
+
+def test_a_pipe_gets_one_plain_line_for_each_finished_file(api: FakeApi, photo: Path) -> None:
+    result = lacuna(api, "restore", photo)
+    assert result.stdout == f"{photo} -> {photo.parent}/photo.restored.jpg\n"
+
+
+def test_json_prints_one_object_for_each_file(api: FakeApi, photo: Path, tmp_path: Path) -> None:
+    refused = picture(tmp_path / "refused.jpg", b"refuse")
+    result = lacuna(api, "restore", photo, refused, "--json")
+    told = {line["file"]: line for line in map(json.loads, result.stdout.splitlines())}
+    assert told[str(photo)]["output"] == str(tmp_path / "photo.restored.jpg")
+    assert told[str(photo)]["state"] == "succeeded"
+    assert told[str(refused)] == {"file": str(refused), "job": None, "error": TRUNCATED}
+
+
+def test_json_may_stand_before_the_command(api: FakeApi, nobody: str) -> None:
+    result = CliRunner().invoke(main, ["--json", "models"], env={"LACUNA_SERVER": nobody})
+    assert json.loads(result.stdout)["error"]["code"] == "server_unreachable"
+    assert lacuna(api, "--json", "models").stdout == ""
+
+
+def test_a_dropped_connection_repeats_the_post_with_the_same_key_and_makes_one_job(api: FakeApi, photo: Path) -> None:
+    api.answers = [None]
+    with Lacuna(api.url, stopped=Instant()) as client:
+        job = client.restore(photo, label="holiday")
+    (first, fields), (second, again) = api.posts
+    assert (first, fields) == (second, again)
+    assert list(api.jobs) == [job["id"]]
+
+
+def test_every_picture_has_a_key_of_its_own(api: FakeApi, photo: Path) -> None:
+    with Lacuna(api.url) as client:
+        assert client.restore(photo)["id"] != client.restore(photo)["id"]
+    assert len({key for key, _ in api.posts}) == 2
+
+
+@pytest.mark.parametrize("answer", [(429, "slow_down"), (503, "too_many_uploads"), (409, "idempotency_in_progress")])
+def test_a_passing_refusal_is_tried_again_after_the_time_that_the_server_names(api: FakeApi, photo: Path, answer: tuple[int, str]) -> None:
+    api.answers = [(*answer, {"Retry-After": "7"})]
+    pauses = Instant()
+    with Lacuna(api.url, stopped=pauses) as client:
+        client.restore(photo)
+    assert (len(api.posts), pauses.waits) == (2, [7])
+    assert len({key for key, _ in api.posts}) == 1
+
+
+def test_trying_again_has_an_end(api: FakeApi, photo: Path) -> None:
+    api.answers = [(503, "storage_full", {"Retry-After": "1"})] * 100
+    with Lacuna(api.url, stopped=Instant()) as client, pytest.raises(ProblemError, match="Not now") as caught:
+        client.restore(photo)
+    assert (caught.value.status, len(api.posts)) == (503, 6)
+
+
+def test_a_server_that_answered_before_is_looked_for_again_when_it_is_gone(api: FakeApi, photo: Path) -> None:
+    pauses = Instant()
+    with Lacuna(api.url, stopped=pauses) as client:
+        client.models()
+        client._http.base_url = "http://127.0.0.1:1"  # nobody is there
+        with pytest.raises(ServerUnreachable):
+            client.restore(photo)
+    assert pauses.waits == [0.25, 0.5, 1, 2, 4]
+
+
+def test_ctrl_c_cancels_the_jobs_under_way(api: FakeApi, tmp_path: Path) -> None:
+    class Interrupted(Lines):
+        def changed(self, file: Path, job: dict[str, Any] | None) -> None:
+            if job:
+                raise KeyboardInterrupt
+
+    files = [picture(tmp_path / f"{n}.jpg", b"endless") for n in range(6)]
+    restoring = Restoring(api.url, Order(files, Destination()), Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        restoring.run()
+    assert 1 <= len(api.jobs) <= 4
+    assert {job["state"] for job in api.jobs.values()} == {"canceled"}
+    assert sorted(restoring.canceled) == sorted(api.jobs)
+
+
+def test_ctrl_c_ends_the_command_with_status_130(api: FakeApi, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Lines, "changed", interrupt)
+    result = lacuna(api, "restore", picture(photo, b"endless"))
+    assert result.exit_code == 130
+    assert result.stderr.startswith("Stopped.")
+
+
+def test_in_a_folder_pictures_keep_their_names_and_the_folder_is_made(api: FakeApi, photo: Path, tmp_path: Path) -> None:
+    assert lacuna(api, "restore", photo, "--out", f"{tmp_path}/new/").exit_code == 0
+    assert lacuna(api, "restore", photo, picture(tmp_path / "b.jpg"), "--out", tmp_path / "both").exit_code == 0
+    assert (names(tmp_path / "new"), names(tmp_path / "both")) == (["photo.jpg"], ["b.jpg", "photo.jpg"])
+
+
+def test_a_picture_whose_format_changes_keeps_its_whole_name(api: FakeApi, photo: Path, tmp_path: Path) -> None:
+    assert lacuna(api, "restore", photo, "--format", "png", "--out", f"{tmp_path}/out/").exit_code == 0
+    assert lacuna(api, "restore", photo, "--format", "png").exit_code == 0
+    assert names(tmp_path / "out") == ["photo.jpg.png"]
+    assert names(tmp_path) == ["out", "photo.jpg", "photo.restored.jpg.png"]
+
+
+def test_two_pictures_of_one_name_do_not_end_in_one_output(api: FakeApi, tmp_path: Path) -> None:
+    files = [picture(tmp_path / folder / "a.jpg", folder.encode()) for folder in ("one", "two")]
+    result = lacuna(api, "restore", *files, "--out", f"{tmp_path}/out/")
+    assert result.exit_code == 1
+    assert f"is the output of {files[0]}" in result.stderr
+    assert (tmp_path / "out" / "a.jpg").read_bytes() == b"eno"
+
+
+@pytest.mark.parametrize("arguments", [["--out", "b.png"], ["--format", "gif"], ["--server", "localhost:8080"]])
+def test_a_command_that_cannot_be_meant_is_status_2(api: FakeApi, photo: Path, arguments: list[str]) -> None:
+    assert lacuna(api, "restore", photo, *arguments).exit_code == 2
+    assert api.posts == []
+
+
+def test_something_else_at_the_address_is_not_taken_for_lacuna(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Handler, "do_GET", lambda handler: handler._bytes(200, "text/html", b"<html>"))
+    result = lacuna(api, "models")
+    assert result.exit_code == 3
+    assert "does not seem to be Lacuna" in result.stderr
+
+
+def test_jobs_are_listed_newest_first_over_all_pages(api: FakeApi, photo: Path) -> None:
+    ids = [api.accept(f"{n}.jpg", b"fail" if n == 1 else b"x", {"format": "keep"})["id"] for n in range(5)]
+    listed = [line.split()[0] for line in lacuna(api, "jobs", "--limit", "4").stdout.splitlines()]
+    assert listed == ["ID", *reversed(ids[1:])]
+    assert [line.split()[0] for line in lacuna(api, "jobs", "--state", "failed").stdout.splitlines()] == ["ID", ids[1]]
+
+
+def test_a_list_of_jobs_is_aligned_and_shows_how_far_each_is() -> None:
+    from datetime import UTC, datetime
+
+    jobs = [_job("a.jpg", "jpeg") | {"id": "1"}, _job("scan\x1b7.jpg", "jpeg") | {"id": "2", "state": "running", "model": None}]
+    jobs[1] |= {"result": None, "progress": {"done": 3, "total": 12, "unit": "tiles"}}
+    assert job_table(jobs, datetime(2026, 1, 2, 3, 9, 5, tzinfo=UTC)) == [
+        "ID  STATE      NAME        MODEL      PROGRESS      AGE",
+        "1   succeeded  a.jpg       denoise@1  1.9 s       5 min",
+        "2   running    scan?7.jpg  -          3/12 tiles  5 min",
+    ]
+
+
+def test_one_job_can_be_shown_and_canceled(api: FakeApi) -> None:
+    job_id = api.accept("a.jpg", b"endless", {"format": "keep"})["id"]
+    assert "progress  3/12 tiles" in lacuna(api, "jobs", job_id).stdout
+    assert "state     canceled" in lacuna(api, "jobs", job_id, "--cancel").stdout
+    missing = lacuna(api, "jobs", "nothing")
+    assert (missing.exit_code, missing.stderr) == (1, "There is no such job. Check the id.\n")
+
+
+def test_models_are_listed_with_the_psnr_they_were_measured_at(api: FakeApi) -> None:
+    rows = [{"sigma": 15, "psnr": 34.123, "ssim": 0.93}, {"sigma": 25, "psnr": 31.5, "ssim": 0.89}]
+    model = {"name": "denoise", "version": 1, "task": "denoise", "parameters": 1_061_000, "licence": "Apache-2.0"}
+    measured = model | {
+        "metrics": {"evaluations": [{"protocol": "p", "set": "cbsd68", "rows": rows}]},
+        "default": True,
+        "aliases": ["prod"],
+    }
+    api.models = [measured, model | {"version": 2, "metrics": {}, "default": False, "aliases": []}]
+    assert lacuna(api, "models").stdout.splitlines() == [
+        "MODEL      TASK     PARAMETERS  PSNR AT 15  PSNR AT 25  MEASURED ON  USED AS",
+        "denoise@1  denoise      1.06 M    34.12 dB    31.50 dB  cbsd68       default, prod",
+        "denoise@2  denoise      1.06 M           -           -  -",
+    ]
+
+
+def test_a_terminal_keeps_a_line_for_each_finished_file(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Bars()
+    with screen.showing():
+        screen.changed(Path("[a].jpg"), None)
+        screen.changed(Path("[a].jpg"), _job("a", "jpeg") | {"state": "running", "progress": {"done": 3, "total": 12, "unit": "tiles"}})
+        screen.finished(Outcome(Path("[a].jpg"), output=Path("[a].restored.jpg")))
+        screen.finished(Outcome(Path("b.jpg"), error=ClientError("x", "It is empty", "Send another.")))
+    assert "[a].jpg -> [a].restored.jpg\nb.jpg: It is empty. Send another.\n" in capsys.readouterr().out
+
+
+def test_names_that_are_not_utf_8_survive_json(capsys: pytest.CaptureFixture[str]) -> None:
+    JsonLines().finished(Outcome(Path("\udcff.jpg"), error=ClientError("x", "It is empty", "Send another.")))
+    assert json.loads(capsys.readouterr().out)["file"] == "\udcff.jpg"
