@@ -4,6 +4,7 @@ from typing import Any
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import RedisError
 
@@ -42,6 +43,10 @@ class GuardedTransport(kombu_redis.Transport):  # type: ignore[misc]  # kombu ha
         super()._deliver(message, queue)
 
 
+# by name, not as Celery's `broker_transport`: Kombu lets the scheme of a `redis+socket://` address win over that
+TRANSPORT_ALIASES.update(redis=f"{__name__}:GuardedTransport", rediss=f"{__name__}:GuardedTransport")
+
+
 def _is_message(message: Any) -> bool:
     """Whether Kombu can deliver it: what its own virtual transports put into a queue."""
     if not isinstance(message, dict) or not isinstance(message.get("body"), str) or not isinstance(message.get("headers"), dict):
@@ -57,7 +62,6 @@ def celery_app(redis_url: str) -> Celery:
         accept_content=["json"],
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
-        broker_transport=GuardedTransport,
         broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 10, "retry_on_timeout": False},
         task_acks_late=False,
         worker_cancel_long_running_tasks_on_connection_loss=True,
