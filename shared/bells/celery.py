@@ -20,14 +20,14 @@ class GuardedChannel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no
         try:
             return super()._brpop_read(**options)
         except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError are ValueErrors
-            events.emit("bell.dropped", reason=f"not JSON: {error}"[:200])
+            events.emit("bell.dropped", reason=f"unreadable: {error}"[:200])
             raise kombu_redis.Empty from error
 
     def _get(self, queue: str) -> Any:
         try:
             return super()._get(queue)
         except ValueError as error:
-            events.emit("bell.dropped", reason=f"not JSON: {error}"[:200])
+            events.emit("bell.dropped", reason=f"unreadable: {error}"[:200])
             raise kombu_redis.Empty from error
 
 
@@ -52,7 +52,10 @@ def _is_message(message: Any) -> bool:
     if not isinstance(message, dict) or not isinstance(message.get("body"), str) or not isinstance(message.get("headers"), dict):
         return False
     properties = message.get("properties")
-    return isinstance(properties, dict) and "delivery_tag" in properties and isinstance(properties.get("delivery_info"), dict)
+    if not isinstance(properties, dict) or not isinstance(properties.get("delivery_tag"), str):
+        return False
+    delivery = properties.get("delivery_info")
+    return isinstance(delivery, dict) and {"exchange", "routing_key"} <= delivery.keys()
 
 
 def celery_app(redis_url: str) -> Celery:

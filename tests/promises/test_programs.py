@@ -1,6 +1,8 @@
 """What the real programs promise: photos restored, kills survived, nothing left running. No part is replaced."""
 
+import base64
 import hashlib
+import json
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -14,8 +16,46 @@ from PIL import Image
 from redis import Redis
 
 from demo.photos import noisy, photo
+from shared.bells.bell import TASK
 from shared.imaging import metrics
 from tests.promises.programs import Home, eventually, home
+
+
+def forged(body: str, **changed: object) -> bytes:
+    """A message as Kombu wraps it, with something in it that Celery does not expect."""
+    wrapped: dict[str, object] = {
+        "body": body,
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {"task": TASK, "id": "1", "lang": "py"},
+        "properties": {
+            "delivery_info": {"exchange": "", "routing_key": "interactive"},
+            "delivery_tag": "1",
+            "body_encoding": "base64",
+            "correlation_id": "1",
+        },
+    }
+    return json.dumps(wrapped | changed).encode()
+
+
+FORGED = (
+    b"\x80\x04\x95 a pickle",
+    b"\xff\xfe",
+    b"not JSON",
+    b"[]",
+    b"{}",
+    b'{"body": "eA==", "headers": {}, "properties": {}}',
+    forged("no base64"),
+    forged("eA=="),  # no JSON within
+    forged(base64.b64encode(b"[]").decode()),
+    forged(base64.b64encode(b'{"not": "arguments"}').decode()),
+    forged(base64.b64encode(b'[["a job", "and more"], {}, {}]').decode()),
+    forged(base64.b64encode(b'[["a job"], {}, {}]').decode(), headers={"task": "os.system", "id": "1"}),
+    forged(base64.b64encode(b'[["a job"], {}, {}]').decode(), headers={}),
+    forged(base64.b64encode(b'[["a job"], {}, {}]').decode(), **{"content-type": "application/x-python-serialize"}),
+    forged(base64.b64encode(b'[["a job"], {}, {}]').decode(), **{"content-encoding": "no-such-encoding"}),
+    forged(base64.b64encode(b'[["a job"], {}, {}]').decode(), properties={"delivery_tag": [], "delivery_info": {}}),
+)
 
 
 @pytest.fixture
@@ -60,15 +100,9 @@ def test_a_noisy_photo_comes_back_better_whole_and_as_recorded(running: Home, no
 def test_messages_that_are_no_bells_of_ours_are_dropped_and_the_worker_lives(running: Home, noisy_cat: Path) -> None:
     worker = running.worker()
     with closing(Redis(unix_socket_path=str(running.folder / "run" / "valkey.sock"))) as redis:
-        for message in (
-            b"\x80\x04\x95 a pickle",
-            b"\xff\xfe",
-            b"not JSON",
-            b"[]",
-            b"{}",
-            b'{"body": "eA==", "headers": {}, "properties": {}}',
-        ):
+        for message in FORGED:
             redis.lpush("interactive", message)
+        redis.publish("/0.celery.pidbox", b"not JSON")
         eventually("the worker has taken them all", lambda: not redis.llen("interactive"))
     assert running.final(running.send(noisy_cat).json()["id"])["state"] == "succeeded"
     assert running.worker() == worker
