@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import Engine, event
 from uuid_utils import uuid7
 
@@ -13,6 +14,9 @@ from shared.database.engine import open_database
 from shared.database.migration import migrate
 from shared.jobs.job import Kind, Lane, NewJob
 from shared.jobs.store import Jobs
+
+settings.register_profile("lacuna", deadline=None)  # no test is about time, and machines differ
+settings.load_profile("lacuna")
 
 
 class MakesJobs(Protocol):

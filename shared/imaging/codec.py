@@ -4,13 +4,18 @@ What is not pixels is kept: colour profile, EXIF, resolution. The picture is tur
 Named formats only: Pillow is never asked to guess what a stranger's bytes are.
 """
 
+import contextlib
 import io
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from shared.errors import Refused
 from shared.imaging import header
@@ -21,11 +26,18 @@ Image.MAX_IMAGE_PIXELS = None  # our own limit is checked on the header, before 
 TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
 LOWEST_QUALITY = 90
 ORIENTATION = 0x0112
+_TURNS = {  # TIFF 6.0, tag Orientation: what brings the stored rows upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+
+_one_hears = threading.Lock()  # catching warnings is a matter of the whole process
 
 # ITU-T T.81 annex K, table K.1: what libjpeg scales by its quality setting
 _LUMINANCE = np.array([
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
-    18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
+    18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101,
+    72, 92, 95, 98, 112, 100, 103, 99,
 ])  # fmt: skip
 
 
@@ -56,13 +68,14 @@ def decode(file: BinaryIO, size: int, max_pixels: int) -> Source:
     """Decode a picture of `size` bytes. Raises `Refused` with an image code for what cannot be restored."""
     found = header.read(file, size, max_pixels)
     file.seek(0)
+    notes: list[str] = []
     try:
-        with Image.open(file, formats=[found.format]) as image:
+        with _hearing_warnings(notes):
+            image = Image.open(file, formats=[found.format])
+        with image:
             image.load()
             kept = _kept(image)
-            notes: list[str] = []
-            turned = ImageOps.exif_transpose(image)
-            kept["exif"] = _upright(turned, notes)
+            turned, kept["exif"] = _upright(image, notes)
     except MemoryError:
         raise
     except UnidentifiedImageError as error:
@@ -113,18 +126,33 @@ def _quality(tables: dict[int, list[int]]) -> int:
     return int(np.clip(round(estimated), LOWEST_QUALITY, 100))
 
 
-def _upright(image: Image.Image, notes: list[str]) -> bytes | None:
-    """EXIF for a picture that stands upright, without the stale thumbnail; None if there is none."""
+def _upright(image: Image.Image, notes: list[str]) -> tuple[Image.Image, bytes | None]:
+    """The picture as a viewer displays it, and its EXIF with the tag set to 1 and without the stale thumbnail.
+
+    What of the EXIF cannot be read is dropped, with a note: damaged metadata must not cost the picture.
+    """
     try:
-        exif = image.getexif()
-        if not exif:
-            return None
-        exif[ORIENTATION] = 1
-        data: bytes = exif.tobytes()
-    except (SyntaxError, ValueError, TypeError, KeyError, OSError):  # damaged metadata must not cost the picture
+        with _hearing_warnings(notes):
+            exif = image.getexif()
+            if not exif:
+                return image, None
+            turn = _TURNS.get(exif.get(ORIENTATION, 1))
+            exif[ORIENTATION] = 1
+            data: bytes | None = exif.tobytes()
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError, OverflowError, struct.error):
         notes.append("exif_corrupt")
-        return None
-    return data
+        return image, None
+    return image.transpose(turn) if turn is not None else image, data
+
+
+@contextlib.contextmanager
+def _hearing_warnings(notes: list[str]) -> Iterator[None]:
+    """Pillow warns where it skips what it cannot read of EXIF: that is a note here."""
+    with _one_hears, warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        yield
+    if any("PIL" in warning.filename for warning in heard) and "exif_corrupt" not in notes:
+        notes.append("exif_corrupt")
 
 
 def _split(image: Image.Image, notes: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:

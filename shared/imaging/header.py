@@ -78,32 +78,38 @@ def _convert(start: bytes) -> str:
 def _png(file: BinaryIO, size: int) -> Header:
     """Walk the chunks to IEND; bytes behind it are fine. Checksums of the small chunks that matter are checked."""
     file.seek(len(PNG))
-    header: Header | None = None
-    while True:
-        head = file.read(8)
-        if len(head) < 8:
-            raise Refused("image_truncated", "The file ends before its last chunk.")
-        length, name = struct.unpack(">I4s", head)
-        if header is None and (name != b"IHDR" or length != 13):
-            raise Refused("image_corrupt", "The first chunk is not a header.")
-        if file.tell() + length + 4 > size:
-            raise Refused("image_truncated", f"The file ends within its {name.decode('latin-1')} chunk.")
-        if name in (b"IHDR", b"acTL"):
-            data = file.read(length)
-            (checksum,) = struct.unpack(">I", file.read(4))
-            if zlib.crc32(name + data) != checksum:
-                raise Refused("image_corrupt", "The header's checksum is wrong.")
-            if name == b"acTL":
-                raise Refused("multiple_frames", "It is an animated PNG: restore its frames as single pictures.")
-            if header is not None:
-                raise Refused("image_corrupt", "It has two headers.")
-            header = _png_header(data)
-        elif name == b"IEND":
-            if header is None:
-                raise Refused("image_corrupt")
-            return header
-        else:
-            file.seek(length + 4, 1)
+    name, length = _png_chunk(file, size)
+    if name != b"IHDR" or length != 13:
+        raise Refused("image_corrupt", "The first chunk is not a header.")
+    header = _png_header(_png_data(file, name, length))
+    while name != b"IEND":
+        name, length = _png_chunk(file, size)
+        if name == b"IHDR":
+            raise Refused("image_corrupt", "It has two headers.")
+        if name == b"acTL":
+            _png_data(file, name, length)
+            raise Refused("multiple_frames", "It is an animated PNG: restore its frames as single pictures.")
+        file.seek(length + 4, 1)
+    return header
+
+
+def _png_chunk(file: BinaryIO, size: int) -> tuple[bytes, int]:
+    """(name, length of its data) of the next chunk, which lies whole within the file."""
+    head = file.read(8)
+    if len(head) < 8:
+        raise Refused("image_truncated", "The file ends before its last chunk.")
+    length, name = struct.unpack(">I4s", head)
+    if file.tell() + length + 4 > size:
+        raise Refused("image_truncated", f"The file ends within its {name.decode('latin-1')} chunk.")
+    return name, length
+
+
+def _png_data(file: BinaryIO, name: bytes, length: int) -> bytes:
+    data = file.read(length)
+    (checksum,) = struct.unpack(">I", file.read(4))
+    if zlib.crc32(name + data) != checksum:
+        raise Refused("image_corrupt", "The header's checksum is wrong.")
+    return data
 
 
 def _png_header(data: bytes) -> Header:

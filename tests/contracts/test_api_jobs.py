@@ -197,7 +197,7 @@ def test_a_filter_that_cannot_be_is_refused(full_house: House, query: str) -> No
     assert code(full_house.get(f"/v1/jobs?{query}")) == "invalid_field"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.one_of(st.text(max_size=40), st.binary(max_size=20).map(lambda raw: base64.urlsafe_b64encode(raw).decode())))
 @example("")
 @example("AZnA3gAAcACAAAAAAAAAAA==")
@@ -213,7 +213,7 @@ def test_a_cursor_is_one_of_ours_or_refused(full_house: House, cursor: str) -> N
         assert code(answer) == "bad_cursor"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.dictionaries(
         st.sampled_from(["state", "kind", "task", "model", "lane", "label", "limit", "cursor"]),

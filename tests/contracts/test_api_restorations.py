@@ -365,7 +365,7 @@ TOKENS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.one_of(TOKENS, st.binary(max_size=20)), max_size=25).map(b"".join), st.booleans())
 @example(part("name=\"image\"; filename*=UTF-8''a%0d%0aX-Evil:%201", png()), True)
 @example(part('name="image"; filename="a.png"', png()) + part("name*=UTF-8''%00", b"\0"), True)
@@ -375,13 +375,13 @@ def test_no_body_makes_the_service_fail(lasting_house: House, sent: bytes, ended
     assert answer.status_code in (202, 400, 413, 415, 422), answer.text
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.text(st.characters(max_codepoint=255, blacklist_characters="\r\n"), max_size=60), st.sampled_from(["", "multipart/form-data;"]))
 def test_no_content_type_makes_the_service_fail(lasting_house: House, kind: str, start: str) -> None:
     assert lasting_house.post(URL, data=body(IMAGE), content_type=start + kind).status_code in (202, 400)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.fixed_dictionaries({}, optional={name: st.text(max_size=220) for name in ("task", "model", "format", "lane", "label", "x")}))
 @example({"label": "\0"})
 @example({"model": "denoise@0"})

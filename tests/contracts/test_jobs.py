@@ -686,7 +686,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 def test_moves_in_any_order_keep_the_promises_of_the_table(engine: Engine, new_job: MakesJobs) -> None:
-    limited = settings(max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+    limited = settings(max_examples=25, stateful_step_count=25, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(lambda: AnyOrder(engine, new_job), settings=limited)  # type: ignore[arg-type]  # any callable will do
 
 

@@ -1,0 +1,60 @@
+"""The figures are scikit-image's, to 1e-6."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
+
+from shared.imaging import metrics
+
+DEPTHS: list[Any] = [np.uint8, np.uint16]
+
+
+def pair(depth: Any, shape: tuple[int, ...]) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """A picture with structure, and the same with noise."""
+    generator = np.random.default_rng(5)
+    peak = np.iinfo(depth).max
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    structure = (np.sin(rows / 7) * np.cos(columns / 5) + 1) / 2
+    clean = np.broadcast_to(structure.reshape(structure.shape + (1,) * (len(shape) - 2)), shape) * 0.8 * peak
+    noisy = np.clip(clean + generator.normal(0, 0.05 * peak, shape), 0, peak)
+    return np.round(noisy).astype(depth), np.round(clean).astype(depth)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("shape", [(40, 31), (40, 31, 3), (11, 11), (12, 64, 3)])
+def test_the_figures_agree_with_scikit_image(depth: Any, shape: tuple[int, ...]) -> None:
+    noisy, clean = pair(depth, shape)
+    peak = np.iinfo(depth).max
+    found = metrics.compare(noisy, clean)
+    mse = mean_squared_error(clean, noisy)
+    ssim = structural_similarity(
+        clean, noisy, data_range=peak, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        channel_axis=2 if len(shape) == 3 else None,
+    )  # fmt: skip
+    assert found.psnr == pytest.approx(peak_signal_noise_ratio(clean, noisy, data_range=peak), abs=1e-6)
+    assert found.ssim == pytest.approx(ssim, abs=1e-6)
+    assert found.mse == pytest.approx(mse, rel=1e-9)
+    assert found.rmse == pytest.approx(math.sqrt(mse), rel=1e-9)
+    assert found.mae == pytest.approx(np.mean(np.abs(clean.astype(float) - noisy.astype(float))), rel=1e-9)
+
+
+def test_equal_pictures_have_no_error_and_no_finite_psnr() -> None:
+    noisy, _ = pair(np.uint8, (20, 20, 3))
+    assert metrics.compare(noisy, noisy.copy()) == metrics.Quality(math.inf, 1, 0, 0, 0)
+
+
+def test_a_picture_smaller_than_the_window_has_no_ssim_but_the_other_figures() -> None:
+    noisy, clean = pair(np.uint8, (10, 40))
+    found = metrics.compare(noisy, clean)
+    assert math.isnan(found.ssim)
+    assert found.psnr > 0
+
+
+@pytest.mark.parametrize("other", [np.zeros((5, 6), np.uint8), np.zeros((5, 5, 3), np.uint8), np.zeros((5, 5), np.uint16)])
+def test_only_like_is_compared_with_like(other: NDArray[np.integer]) -> None:
+    with pytest.raises(ValueError, match="is not"):
+        metrics.compare(other, np.zeros((5, 5), np.uint8))
