@@ -58,7 +58,7 @@ def upkeep() -> None:
     _become(children.python("worker.upkeep"))
 
 
-@main.command()
+@main.command(short_help="Bring the database to this version.")
 def migrate() -> None:
     """Bring the database to this version and register the shipped models."""
     try:
@@ -68,7 +68,7 @@ def migrate() -> None:
         sys.exit(f"{error.kind.title}. {error.detail}")
 
 
-@main.command()
+@main.command(short_help="Say what is there and what is missing.")
 def doctor() -> None:
     """Look at everything that Lacuna needs; exit status 1 if something is missing."""
     missing = False

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 PREFIX = "LACUNA_"
 CHILD_PREFIX = "LACUNA_CHILD_"  # what a parent tells its child; not settings
+CLIENTS = frozenset({"LACUNA_SERVER"})  # what `lacuna` reads; whoever sets it may also start a server
 FILE = Path("lacuna.toml")
 
 
@@ -113,7 +114,7 @@ def load(environ: dict[str, str] | None = None, file: Path = FILE) -> Settings:
 
 
 def _sets(name: str) -> bool:
-    return name.startswith(PREFIX) and not name.startswith(CHILD_PREFIX)
+    return name.startswith(PREFIX) and not name.startswith(CHILD_PREFIX) and name not in CLIENTS
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,0 +1,77 @@
+"""A setting that cannot be used stops the start with a sentence that names it."""
+
+from pathlib import Path
+
+import pytest
+
+from shared import settings
+from shared.settings import Settings, SettingsError
+
+
+def load(environ: dict[str, str], file: Path = Path("none.toml")) -> Settings:
+    return settings.load(environ, file)
+
+
+def test_without_anything_set_every_default_can_be_used() -> None:
+    assert load({}) == Settings()
+
+
+def test_what_the_environment_says_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "lacuna.toml"
+    file.write_text('bind = "127.0.0.1:1"\nMAX_ATTEMPTS = 7\n')
+    assert (load({}, file).bind, load({}, file).max_attempts) == ("127.0.0.1:1", 7)
+    assert load({"LACUNA_BIND": "127.0.0.1:2"}, file).bind == "127.0.0.1:2"
+
+
+def test_a_home_is_absolute_and_knows_the_user() -> None:
+    assert load({"LACUNA_HOME": "~/pictures"}).home == Path.home() / "pictures"
+    assert load({"LACUNA_HOME": "here"}).home == Path.cwd() / "here"
+
+
+def test_hosts_are_a_list_with_commas() -> None:
+    assert load({"LACUNA_HOSTS": "localhost, photos.local,"}).hosts == ("localhost", "photos.local")
+
+
+def test_what_a_parent_tells_its_child_and_what_the_client_reads_are_no_settings() -> None:
+    assert load({"LACUNA_CHILD_BEAT": "7", "LACUNA_SERVER": "http://127.0.0.1:9"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LACUNA_LEASE_SECOND", "30"),  # misspelt
+        ("LACUNA_LEASE_SECONDS", "soon"),
+        ("LACUNA_LEASE_SECONDS", "nan"),
+        ("LACUNA_LEASE_SECONDS", "-1"),
+        ("LACUNA_LEASE_SECONDS", "15"),  # a lost renewal would lose the lease
+        ("LACUNA_SWEEP_SECONDS", "60"),  # uploads last longer
+        ("LACUNA_WORKERS", "0"),
+        ("LACUNA_MAX_ATTEMPTS", "1.5"),
+        ("LACUNA_EXECUTOR", "abacus"),
+        ("LACUNA_HOSTS", ","),
+        ("LACUNA_BIND", "8080"),
+        ("LACUNA_BIND", "127.0.0.1:70000"),
+        ("LACUNA_BIND", "0.0.0.0:8080"),
+        ("LACUNA_BIND", "192.0.2.1:8080"),
+        ("LACUNA_DATABASE_URL", "postgresql://db/lacuna"),
+    ],
+)
+def test_an_unknown_or_absurd_value_is_one_sentence_that_names_the_setting(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        load({name: value})
+    sentence = str(error.value)
+    assert sentence.startswith(name)
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "lacuna.toml"
+    file.write_text("lease = = 3")
+    with pytest.raises(SettingsError, match=r"lacuna\.toml is not TOML"):
+        load({}, file)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8080", "localhost:0", "[::1]:8080", "127.8.0.1:80"])
+def test_every_loopback_address_can_be_bound(address: str) -> None:
+    assert load({"LACUNA_BIND": address}).bind == address
