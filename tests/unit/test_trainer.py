@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shared.errors import Refused
-from trainer import datasets, evaluation, loop
+from trainer import datasets, evaluation, loop, optimizers
 from trainer.datasets import Crops, Picture
 from trainer.degradations import BlindGaussian
 
@@ -19,8 +19,10 @@ def draw(count: int, generator: np.random.Generator) -> NDArray[np.uint8]:
     return generator.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
 
 
-def test_an_interrupted_training_ends_with_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
-    undisturbed = loop.train(TINY, draw, tmp_path / "a" / "checkpoint", lambda _: None, every=4)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_interrupted_training_ends_with_the_same_weights_bit_for_bit(tmp_path: Path, optimizer: str) -> None:
+    recipe = TINY.model_copy(update={"optimizer": optimizer})
+    undisturbed = loop.train(recipe, draw, tmp_path / "a" / "checkpoint", lambda _: None, every=4)
 
     class StopError(Exception):
         pass
@@ -30,10 +32,24 @@ def test_an_interrupted_training_ends_with_the_same_weights_bit_for_bit(tmp_path
             raise StopError
 
     with pytest.raises(StopError):  # the checkpoint of step 4 is the last
-        loop.train(TINY, draw, tmp_path / "b" / "checkpoint", stop, every=4)
-    resumed = loop.train(TINY, draw, tmp_path / "b" / "checkpoint", lambda _: None, every=4)
+        loop.train(recipe, draw, tmp_path / "b" / "checkpoint", stop, every=4)
+    resumed = loop.train(recipe, draw, tmp_path / "b" / "checkpoint", lambda _: None, every=4)
     assert undisturbed.keys() == resumed.keys()
     assert all(np.array_equal(undisturbed[name], resumed[name]) for name in undisturbed)
+
+
+def test_muon_moves_a_kernel_by_an_orthogonal_step_and_leaves_the_layers_at_the_pixels_to_adamw() -> None:
+    import keras
+
+    optimizer = optimizers.build("muon", 1.0, weight_decay=0, clip_norm=1e9, ema=0.9)
+    inner, outer = (keras.Variable(np.zeros((3, 3, 8, 16), np.float32), name="kernel") for _ in range(2))
+    inner._path, outer._path = "down0_block0_conv0/kernel", "head/kernel"
+    optimizer.build([inner, outer])
+    gradient = np.random.default_rng(0).normal(size=inner.shape).astype(np.float32)
+    optimizer.apply([gradient, gradient], [inner, outer])
+    step = -np.asarray(inner.value).reshape(-1, 16) / (0.2 * np.sqrt(72))
+    assert np.linalg.svd(step, compute_uv=False) == pytest.approx(np.ones(16), abs=0.35)
+    assert np.abs(np.asarray(outer.value)) == pytest.approx(np.ones(outer.shape), abs=0.01)  # AdamW's first step is the sign
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
