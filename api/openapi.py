@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from flask import Flask, Response, json, render_template
+from markupsafe import Markup, escape
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -16,7 +17,13 @@ def install(app: Flask, operations: list[Operation], version: str) -> None:
     """Serve /openapi.json and /docs."""
     document = describe(operations, version)
     app.add_url_rule("/openapi.json", "openapi", lambda: Response(json.dumps(document), content_type="application/json"))
+    app.add_template_filter(with_code)
     app.add_url_rule("/docs", "docs", lambda: render_template("docs.html", document=document, codes=CODES))
+
+
+def with_code(sentence: str) -> Markup:
+    """A sentence for a page: what stands between backticks is set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(sentence))))  # noqa: S704  # escaped first
 
 
 def describe(operations: list[Operation], version: str) -> dict[str, Any]:
