@@ -1,0 +1,105 @@
+"""A child cannot outlive its parent, and is heard as long as it lives."""
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from shared import children
+from shared.children import Child
+from tests.promises.programs import eventually
+
+Program = Callable[[str], Child]
+
+
+@pytest.fixture
+def child_of() -> Iterator[Program]:
+    started: list[Child] = []
+
+    def start(program: str) -> Child:
+        started.append(Child([sys.executable, "-c", textwrap.dedent(program)]))
+        return started[-1]
+
+    yield start
+    for child in started:
+        child.kill()
+
+
+def heard(child: Child) -> dict[str, Any]:
+    """What its first beat says."""
+
+    def listen() -> dict[str, Any]:
+        child.listen(1)
+        return child.last_beat
+
+    beat: dict[str, Any] = eventually("it beats", listen)
+    return beat
+
+
+SLEEPER = "from shared import children; import time; children.hold_lifeline(); children.beat(); time.sleep(600)"
+
+
+def test_a_beat_carries_what_the_child_says_and_breaks_the_silence(child_of: Program) -> None:
+    child = child_of("from shared import children; import time; children.beat(lambda: {'rounds': 7}); time.sleep(600)")
+    assert heard(child) == {"rounds": 7}
+
+
+def test_a_child_that_ends_is_seen_with_its_status(child_of: Program) -> None:
+    child = child_of("raise SystemExit(3)")
+    child.listen(60)  # returns when the pipe closes
+    eventually("it has ended", lambda: child.ended() is not None)
+    assert child.ended() == 3
+
+
+def test_a_child_ends_when_its_parent_is_killed() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"from shared.children import Child; import sys; c = Child([sys.executable, '-c', {SLEEPER!r}]); "
+         "c.listen(60); print(c.process.pid, flush=True); input()"],
+        stdout=subprocess.PIPE, stdin=subprocess.PIPE,
+    )  # fmt: skip
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.communicate()
+    eventually("the child has ended", lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_child_that_does_not_listen_is_killed_after_its_grace(child_of: Program) -> None:
+    child = child_of(
+        """
+        import signal, time
+        from shared import children
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        children.beat(lambda: {"deaf": True})
+        time.sleep(600)
+        """
+    )
+    assert heard(child)
+    child.stop(0.1)
+    assert child.ended() == -9
+
+
+def test_killing_a_child_kills_what_it_started(child_of: Program) -> None:
+    child = child_of(
+        """
+        import subprocess, sys, time
+        from shared import children
+        grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        children.beat(lambda: {"pid": grandchild.pid})
+        time.sleep(600)
+        """
+    )
+    grandchild = psutil.Process(heard(child)["pid"])
+    child.kill()
+    eventually("the grandchild is gone", lambda: not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_program_that_was_started_by_hand_follows_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(children.LIFELINE, raising=False)
+    monkeypatch.delenv(children.BEAT, raising=False)
+    children.hold_lifeline()
+    children.beat()

@@ -1,0 +1,71 @@
+"""What a dead worker held is put right at once: the suspect alone, its neighbours unharmed."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from shared.jobs.job import Job, Lane, State
+from shared.jobs.store import Jobs
+from tests.conftest import MakesJobs
+from worker import guardian
+
+
+@pytest.fixture
+def held(jobs: Jobs, new_job: MakesJobs) -> list[Job]:
+    for _ in range(3):
+        jobs.accept(new_job(pixels=100_000))
+    return jobs.claim("tests:1", [Lane.INTERACTIVE], 1_000_000, idle=True)
+
+
+def beat(held: list[Job], begun: list[Job], overdue: list[Job]) -> dict[str, Any]:
+    """As the worker's last beat says it, having come through JSON."""
+    named = {"held": held, "begun": begun, "overdue": overdue}
+    return {name: [[job.id, job.token] for job in listed] for name, listed in named.items()}
+
+
+def now(jobs: Jobs, job: Job) -> tuple[State, int, bool]:
+    found = jobs.get(job.id)
+    assert found is not None
+    return found.state, found.attempts, found.alone
+
+
+UNHARMED = (State.QUEUED, 0, False)
+SUSPECT = (State.QUEUED, 1, True)
+
+
+def test_what_had_begun_is_suspect_and_its_neighbours_get_their_attempt_back(jobs: Jobs, held: list[Job]) -> None:
+    guardian._put_right(jobs, beat(held, begun=held[:1], overdue=[]))
+    assert [now(jobs, job) for job in held] == [SUSPECT, UNHARMED, UNHARMED]
+
+
+def test_where_one_is_overdue_the_others_that_had_begun_are_unharmed(jobs: Jobs, held: list[Job]) -> None:
+    guardian._put_right(jobs, beat(held, begun=held, overdue=held[1:2]))
+    assert [now(jobs, job) for job in held] == [UNHARMED, SUSPECT, UNHARMED]
+
+
+def test_an_attempt_that_moved_on_is_left_alone(jobs: Jobs, held: list[Job]) -> None:
+    first, second, _ = held
+    jobs.cancel("local", first.id)
+    jobs.release(second)
+    jobs.claim("tests:2", [Lane.INTERACTIVE], 1_000_000, idle=True)
+    guardian._put_right(jobs, beat(held, begun=held, overdue=[]))
+    assert now(jobs, first)[0] is State.CANCELED
+    assert now(jobs, second)[0] is State.RUNNING
+
+
+def test_a_worker_that_never_beat_held_nothing(jobs: Jobs, held: list[Job]) -> None:
+    guardian._put_right(jobs, {})
+    assert {now(jobs, job)[0] for job in held} == {State.RUNNING}
+
+
+def test_while_the_database_is_away_the_guardian_lives_and_leaves_it_to_the_leases(
+    jobs: Jobs, held: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("away"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "get", away)
+        guardian._put_right(jobs, beat(held, begun=held, overdue=[]))
+    assert {now(jobs, job)[0] for job in held} == {State.RUNNING}

@@ -1,0 +1,100 @@
+"""The keeper learns within a round what is no longer ours, and keeps the leases of the rest."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
+
+from shared.database.engine import now_ms
+from shared.database.tables import jobs as jobs_table
+from shared.jobs.job import Job, Lane
+from shared.jobs.store import Jobs
+from tests.conftest import MakesJobs
+from tests.promises.programs import eventually
+from worker import keeper as keeper_module
+from worker.keeper import Held, Keeper, LeaseLost
+
+
+@pytest.fixture(autouse=True)
+def _quick_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "ROUND_SECONDS", 0.01)
+
+
+@pytest.fixture
+def running(jobs: Jobs, new_job: MakesJobs) -> Job:
+    jobs.accept(new_job())
+    (job,) = jobs.claim("tests:1", [Lane.INTERACTIVE], 1_000_000, idle=True)
+    return job
+
+
+@pytest.fixture
+def keeper(jobs: Jobs) -> Iterator[Keeper]:
+    keeper = Keeper(jobs, renew_seconds=0.01)
+    keeper.start()
+    yield keeper
+    keeper.stop()
+
+
+def test_a_canceled_attempt_stops_at_its_next_step(keeper: Keeper, jobs: Jobs, running: Job) -> None:
+    held = keeper.hold(running)
+    held.progress(1, 3)
+    jobs.cancel("local", running.id)
+    assert held.lost.wait(60)
+    with pytest.raises(LeaseLost):
+        held.progress(2, 3)
+
+
+def test_a_lease_is_renewed_as_long_as_the_attempt_is_held(keeper: Keeper, jobs: Jobs, running: Job) -> None:
+    keeper.hold(running)
+    with jobs._engine.begin() as connection:
+        connection.execute(update(jobs_table).values(lease_until=now_ms() - 5_000))  # it lapsed, but nobody reaped
+    assert running.lease_until is not None
+    eventually("the lease is new", lambda: (jobs.get(running.id) or running).lease_until >= running.lease_until)  # type: ignore[operator]
+
+
+def test_progress_is_written_and_a_drop_ends_the_keeping(keeper: Keeper, jobs: Jobs, running: Job) -> None:
+    held = keeper.hold(running)
+    held.progress(2, 7)
+    eventually("the progress is written", lambda: (jobs.get(running.id) or running).progress_done == 2)
+    keeper.drop(held)
+    assert keeper.all() == []
+    jobs.cancel("local", running.id)
+    assert not held.lost.is_set()
+
+
+class Away(Jobs):
+    """A database that is away a few times."""
+
+    times = 3
+
+    def keep(
+        self, held: Mapping[tuple[str, int], tuple[int, int]], progressed: Iterable[tuple[str, int]], renew: bool
+    ) -> frozenset[tuple[str, int]]:
+        if self.times:
+            self.times -= 1
+            raise OperationalError("UPDATE", {}, Exception("away"))
+        return super().keep(held, progressed, renew)
+
+
+def test_while_the_database_is_away_nothing_is_lost_and_the_progress_is_written_later(jobs: Jobs, running: Job) -> None:
+    away = Away(jobs._engine, 30)
+    keeper = Keeper(away, renew_seconds=10)
+    held = keeper.hold(running)
+    held.progress(1, 2)
+    keeper.start()
+    eventually("the progress is written", lambda: (jobs.get(running.id) or running).progress_done == 1)
+    assert not held.lost.is_set()
+    keeper.stop()
+
+
+def test_an_attempt_is_overdue_only_after_it_began_and_later_if_it_is_larger(running: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(running)
+    assert not held.overdue()
+    held.begin()
+    assert held.began is not None
+    began = held.began
+    monkeypatch.setattr("worker.keeper.time.monotonic", lambda: began + 119)  # 60 s, and 60 for its one Mpx
+    assert not held.overdue()
+    monkeypatch.setattr("worker.keeper.time.monotonic", lambda: began + 121)
+    assert held.overdue()
