@@ -1,0 +1,1 @@
+"""What the whole of it achieves, on real pictures."""
