@@ -31,6 +31,21 @@ _TURNS = {  # TIFF 6.0, tag Orientation: what brings the stored rows upright
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 
+_SIDEWAYS = (Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90)
+
+# A PNG's text lies in Pillow's `info` beside these, under whatever name its writer chose: only there is it text.
+_INFO: dict[str, type | tuple[type, ...]] = {
+    "icc_profile": bytes,
+    "exif": bytes,
+    "xmp": bytes,
+    "dpi": tuple,
+    "transparency": (int, bytes, tuple),
+}
+_GREY_STEPS = {"L;2": 85, "L;4": 17}  # Pillow spreads grey of few bits over 0 … 255, but not the grey that is transparent
+_HIGHEST_DPI = {"JPEG": 65_535, "PNG": 100_000_000}  # what the field of each format holds
+_NO_EXIF = b"Exif\0\0"
+_LONGEST_EXIF = 65_533  # bytes in one segment of a JPEG
+
 _one_hears = threading.Lock()  # catching warnings is a matter of the whole process
 
 # ITU-T T.81 annex K, table K.1: what libjpeg scales by its quality setting
@@ -73,14 +88,23 @@ def decode(file: BinaryIO, size: int, max_pixels: int) -> Source:
         with _hearing_warnings(notes):
             image = Image.open(file, formats=[found.format])
         with image:
+            if image.size != (found.width, found.height):  # the limit was checked on the one, and Pillow allocates the other
+                raise Refused("image_corrupt", "It has two headers that contradict each other.")
+            step = _GREY_STEPS.get(str(image.tile[0].args), 1) if image.tile else 1
             image.load()
+            _disarm(image.info, step)
             kept = _kept(image)
-            turned, kept["exif"] = _upright(image, notes)
+            turn, kept["exif"] = _upright(image, notes)
+            turned = image if turn is None else image.transpose(turn)
+            if turn in _SIDEWAYS and kept["dpi"]:
+                kept["dpi"] = kept["dpi"][::-1]
     except MemoryError:
         raise
     except UnidentifiedImageError as error:
         raise Refused("image_corrupt") from error
     except (OSError, SyntaxError, ValueError) as error:  # how Pillow says that the data are damaged
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the storage's matter, not the file's
         truncated = "truncated" in str(error)
         raise Refused("image_truncated" if truncated else "image_corrupt") from error
     colour, alpha = _split(turned, notes)
@@ -90,7 +114,7 @@ def decode(file: BinaryIO, size: int, max_pixels: int) -> Source:
 def encode(colour: NDArray[np.uint8], source: Source, format_: str) -> Encoded:
     """`colour` (height, width, 1 or 3) with the alpha and the metadata of `source`, as a file; and notes on what changed.
 
-    `format_` is keep, png or jpeg. Alpha cannot live in a JPEG: it is dropped, with a note.
+    `format_` is keep, png or jpeg. Alpha cannot live in a JPEG, nor EXIF over 64 KiB: dropped, with a note.
     """
     target = source.header.format if format_ == "keep" else format_.upper()
     notes = []
@@ -100,6 +124,11 @@ def encode(colour: NDArray[np.uint8], source: Source, format_: str) -> Encoded:
     elif source.alpha is not None:
         planes = np.dstack([colour, source.alpha])
     options = {name: value for name, value in source.kept.items() if value is not None}
+    if not all(0 <= side <= _HIGHEST_DPI[target] for side in options.get("dpi", ())):
+        del options["dpi"]
+    if target == "JPEG" and len(options.get("exif", b"")) > _LONGEST_EXIF:
+        notes.append("exif_dropped")
+        del options["exif"]
     if target == "PNG":
         options = {name: value for name, value in options.items() if name in ("icc_profile", "exif", "dpi")} | {"compress_level": 3}
     elif source.header.format != "JPEG":
@@ -107,6 +136,15 @@ def encode(colour: NDArray[np.uint8], source: Source, format_: str) -> Encoded:
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(planes)).save(out, format=target, **options)
     return Encoded(out.getvalue(), TYPES[target], notes)
+
+
+def _disarm(info: dict[Any, Any], step: int) -> None:
+    """Leave in `info` only what is of its kind, and the transparent grey in steps of the pixels' own."""
+    for name, kind in _INFO.items():
+        if name in info and not isinstance(info[name], kind):
+            del info[name]
+    if step != 1 and "transparency" in info:
+        info["transparency"] *= step
 
 
 def _kept(image: Image.Image) -> dict[str, Any]:
@@ -118,31 +156,36 @@ def _kept(image: Image.Image) -> dict[str, Any]:
 
 
 def _quality(tables: dict[int, list[int]]) -> int:
-    """Libjpeg's quality setting that gives this first table, estimated; never under 90."""
+    """The lowest of libjpeg's settings whose first table is, as a whole, no coarser than this one; never under 90."""
     if 0 not in tables:
         return LOWEST_QUALITY
-    scale = float(np.mean(np.array(tables[0][:64]) / _LUMINANCE)) * 100
-    estimated = (200 - scale) / 2 if scale <= 100 else 5000 / scale
-    return int(np.clip(round(estimated), LOWEST_QUALITY, 100))
+    given = sum(tables[0][:64])
+    for quality in range(LOWEST_QUALITY, 100):
+        if np.clip((_LUMINANCE * (200 - 2 * quality) + 50) // 100, 1, 255).sum() <= given:
+            return quality
+    return 100
 
 
-def _upright(image: Image.Image, notes: list[str]) -> tuple[Image.Image, bytes | None]:
-    """The picture as a viewer displays it, and its EXIF with the tag set to 1 and without the stale thumbnail.
+def _upright(image: Image.Image, notes: list[str]) -> tuple[Image.Transpose | None, bytes | None]:
+    """What brings the picture upright, and its EXIF with the tag set to 1 and without the stale thumbnail.
 
     What of the EXIF cannot be read is dropped, with a note: damaged metadata must not cost the picture.
     """
+    turn, data = None, None
+    damaged = image.info.get("exif", _NO_EXIF) != _NO_EXIF
     try:
         with _hearing_warnings(notes):
-            exif = image.getexif()
-            if not exif:
-                return image, None
-            turn = _TURNS.get(exif.get(ORIENTATION, 1))
-            exif[ORIENTATION] = 1
-            data: bytes | None = exif.tobytes()
-    except (SyntaxError, ValueError, TypeError, KeyError, OSError, OverflowError, struct.error):
+            exif = image.getexif()  # empty where Pillow failed to read it already when it opened the file
+            if exif:
+                turn = _TURNS.get(exif.get(ORIENTATION, 1))
+                exif[ORIENTATION] = 1
+                data = exif.tobytes()
+                damaged = False
+    except (SyntaxError, ValueError, TypeError, KeyError, AttributeError, OSError, OverflowError, struct.error):
+        damaged = True
+    if damaged and "exif_corrupt" not in notes:
         notes.append("exif_corrupt")
-        return image, None
-    return image.transpose(turn) if turn is not None else image, data
+    return turn, data
 
 
 @contextlib.contextmanager

@@ -169,6 +169,6 @@ def _jpeg_header(data: bytes) -> Header:
 
 
 def _find_end(file: BinaryIO) -> None:
-    """Some scanners leave the end marker out and decoders cope; a scan without a single byte is cut off."""
+    """A scan without a single byte is cut off; where it ends too early, only decoding shows."""
     if not file.read(1):
         raise Refused("image_truncated", "The file ends where the picture should begin.")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.errors import Fault
+
 WHOLE_PIXELS = 4_000_000
 TILE = 1024
 
@@ -31,8 +33,10 @@ class Tile:
 
 
 def plan(height: int, width: int, halo: int, multiple: int, whole_pixels: int = WHOLE_PIXELS, tile: int = TILE) -> list[Tile]:
-    """The tiles of a picture in reading order. `tile` and `halo` are rounded up to `multiple`, so that every window's
-    strides lie as they lie in the whole picture."""
+    """The tiles of a picture in reading order.
+
+    `tile` and `halo` are rounded up to `multiple`, so that every window's strides lie as they lie in the whole picture.
+    """
     if height * width <= whole_pixels:
         return [Tile(0, height, 0, width, 0, height, 0, width)]
     side, margin = (-(-size // multiple) * multiple for size in (tile, halo))
@@ -49,7 +53,8 @@ def plan(height: int, width: int, halo: int, multiple: int, whole_pixels: int = 
 def apply(run: Run, colour: NDArray[np.uint8], tiles: list[Tile]) -> Iterator[tuple[Tile, NDArray[np.uint8]]]:
     """Each tile with its restored pixels, uint8 (height, width, channels) like `colour`. Float32 exists per tile only.
 
-    A grey picture is fed as three equal channels, and the mean of the three is taken.
+    A grey picture is fed as three equal channels, and the mean of the three is taken. Raises `Fault("internal")` where the
+    network gives what is no number: cast to 8 bit it would be black.
     """
     for tile in tiles:
         window = colour[tile.window_top : tile.window_bottom, tile.window_left : tile.window_right]
@@ -62,4 +67,6 @@ def apply(run: Run, colour: NDArray[np.uint8], tiles: list[Tile]) -> Iterator[tu
             tile.top - tile.window_top : tile.bottom - tile.window_top,
             tile.left - tile.window_left : tile.right - tile.window_left,
         ]
+        if not np.isfinite(kept).all():
+            raise Fault("internal", "The network gave values that are no numbers; another model may do better.")
         yield tile, np.round(np.clip(kept, 0, 1) * 255).astype(np.uint8)

@@ -1,18 +1,21 @@
 """Pixels come back bit for bit where the format can, and what is not pixels is kept."""
 
+import errno
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, JpegImagePlugin
+from PIL import Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
 from shared.errors import Refused
 from shared.imaging import codec
-from tests.unit.pictures import MODES, PNG, chunk, decoded, gradient, ihdr, image, noise, png, reopened, saved
+from tests.unit.pictures import MODES, PNG, chunk, decoded, gradient, ihdr, image, noise, png, reopened, resealed, saved, segment
 
 MAKE, DESCRIPTION, ORIENTATION, GPS = 0x010F, 0x010E, 0x0112, 0x8825
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -79,6 +82,35 @@ def test_transparent_colours_become_alpha() -> None:
         assert np.asarray(back)[1, 1, -1] == 0
 
 
+@pytest.mark.parametrize(("bits", "row"), [(1, 0b01000000), (2, 0b00011011), (4, 0x1B), (8, 0x01)])
+def test_the_transparent_grey_is_transparent_at_every_depth(bits: int, row: int) -> None:
+    key = chunk(b"tRNS", struct.pack(">H", 1))
+    source = decoded(png(ihdr(8 // bits, 1, bits), key, chunk(b"IDAT", zlib.compress(bytes([0, row])))))
+    assert source.alpha is not None
+    highest = 2**bits - 1
+    stored = [row >> shift & highest for shift in range(8 - bits, -1, -bits)]
+    assert source.colour.ravel().tolist() == [grey * 255 // highest for grey in stored]
+    assert source.alpha.ravel().tolist() == [0 if grey == 1 else 255 for grey in stored]
+
+
+def test_a_palette_of_half_transparent_colours_keeps_their_alpha() -> None:
+    palette = image(noise(8, 8, 3)).quantize(16)
+    back, _ = restored(saved(palette, transparency=bytes(range(0, 160, 10))))
+    assert np.array_equal(np.asarray(back)[:, :, 3], np.array([*range(0, 160, 10), *[255] * 240], np.uint8)[np.asarray(palette)])
+
+
+@pytest.mark.parametrize("name", ["icc_profile", "dpi", "exif", "xmp", "transparency", "Raw profile type exif"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_a_text_is_not_taken_for_what_bears_the_same_name(mode: str, name: str) -> None:
+    picture = image(noise(4, 4, 3)).convert(mode)
+    text = PngImagePlugin.PngInfo()
+    text.add_text(name, "hello")
+    for format_ in ("png", "jpeg"):
+        back, _ = restored(saved(picture, pnginfo=text), format_)
+        assert back.mode == ("L" if mode == "L" else "RGB")
+        assert not {"icc_profile", "dpi", "exif"} & back.info.keys()
+
+
 @pytest.mark.parametrize("format_", ["PNG", "JPEG"])
 def test_profile_exif_and_resolution_stay(format_: str) -> None:
     data = saved(image(gradient(20, 30, 3)), format_, icc_profile=PROFILE, exif=exif_of(), dpi=(600, 600))
@@ -111,6 +143,13 @@ def test_a_picture_comes_back_as_a_viewer_displays_it_and_is_not_turned_twice(or
     assert back.getexif()[MAKE] == "Lacuna"
 
 
+@pytest.mark.parametrize("format_", ["PNG", "JPEG"])
+@pytest.mark.parametrize("orientation", TURNS)
+def test_the_resolution_is_turned_with_the_picture(orientation: int, format_: str) -> None:
+    back, _ = restored(saved(Image.fromarray(UPRIGHT), format_, exif=exif_of(orientation=orientation), dpi=(300, 150)))
+    assert back.info["dpi"] == pytest.approx((150, 300) if orientation >= 5 else (300, 150), abs=0.02)
+
+
 def test_alpha_is_turned_with_the_picture() -> None:
     pixels = noise(3, 5, 4)
     back, _ = restored(saved(image(pixels), exif=exif_of(orientation=6)))
@@ -136,11 +175,46 @@ def test_damaged_exif_never_costs_the_picture(broken: bytes) -> None:
     assert notes == ["exif_corrupt"]
 
 
-@pytest.mark.parametrize(("quality", "least"), [(30, 90), (75, 90), (90, 90), (95, 94), (98, 97), (100, 99)])
-def test_a_jpeg_is_written_at_least_as_well_as_it_came_and_never_under_90(quality: int, least: int) -> None:
-    source = decoded(saved(image(gradient(32, 32, 3)), "JPEG", quality=quality))
-    assert least <= source.kept["quality"] <= max(90, quality)
-    assert codec.encode(source.colour, source, "keep").type == "image/jpeg"
+@pytest.mark.parametrize("quality", [1, 30, 75, 89, *range(90, 101)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_jpeg_is_written_at_least_as_well_as_it_came_and_never_under_90(channels: int, quality: int) -> None:
+    picture = image(gradient(32, 32, channels))
+    back, _ = restored(saved(picture, "JPEG", quality=quality))
+    expected = reopened(saved(picture, "JPEG", quality=max(90, quality)))
+    assert isinstance(back, JpegImagePlugin.JpegImageFile)
+    assert isinstance(expected, JpegImagePlugin.JpegImageFile)
+    assert back.quantization == expected.quantization
+
+
+@pytest.mark.parametrize("broken", [b"nonsense", b"II*\0", b"II*\0\x08\0\0\0\xff\xff", b"MM\0*\xff\xff\xff\xff"])
+@pytest.mark.parametrize("jfif", [True, False])
+def test_damaged_exif_of_a_jpeg_is_told_too_and_only_once(broken: bytes, jfif: bool) -> None:
+    data = saved(image(gradient(8, 8, 3)), "JPEG", exif=b"Exif\0\0" + broken, dpi=(72, 72))
+    back, notes = restored(data if jfif else data[:2] + data[20:])
+    assert (back.size, notes) == ((8, 8), ["exif_corrupt"])
+
+
+def test_a_resolution_that_the_other_format_cannot_hold_is_left_out() -> None:
+    fine = saved(image(gradient(8, 8, 3)), dpi=(100_000, 100_000))  # a microscope's
+    assert restored(fine)[0].info["dpi"] == pytest.approx((100_000, 100_000))
+    assert "dpi" not in restored(fine, "jpeg")[0].info
+    data = saved(image(gradient(8, 8, 3)), "JPEG")
+    for kind, value in ((5, struct.pack(">LL", 2**32 - 1, 1)), (10, struct.pack(">ll", -300, 1)), (12, struct.pack(">d", float("inf")))):
+        entries = struct.pack(">HHLL", 0x011A, kind, 1, 38) + struct.pack(">HHLHH", 0x0128, 3, 1, 2, 0)
+        exif = b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", 2) + entries + b"\0" * 4 + value
+        absurd = data[:2] + segment(0xE1, exif) + data[20:]
+        assert "dpi" not in restored(absurd, "png")[0].info
+        assert restored(absurd)[0].size == (8, 8)
+
+
+def test_exif_that_a_jpeg_cannot_hold_is_dropped_with_a_note_and_stays_in_a_png() -> None:
+    exif = exif_of()
+    exif[DESCRIPTION] = "x" * 70_000
+    data = saved(image(gradient(8, 8, 3)), exif=exif)
+    assert restored(data)[0].getexif()[DESCRIPTION] == "x" * 70_000
+    back, notes = restored(data, "jpeg")
+    assert not back.getexif()
+    assert notes == ["exif_dropped"]
 
 
 @pytest.mark.parametrize(("sampling", "back"), [("4:4:4", 0), ("4:2:2", 1), ("4:2:0", 2)])
@@ -151,11 +225,20 @@ def test_the_chroma_subsampling_is_kept(sampling: str, back: int) -> None:
     assert JpegImagePlugin.get_sampling(picture) == back
 
 
-def test_chroma_halved_in_height_only_comes_back_in_full() -> None:
-    data = bytearray(saved(image(gradient(32, 32, 3)), "JPEG", subsampling="4:2:2"))
+def test_a_jpeg_with_further_pictures_comes_back_as_its_first() -> None:
+    first, second = image(gradient(16, 24, 3)), image(noise(16, 24, 3))
+    back, notes = restored(saved(first, "MPO", save_all=True, append_images=[second]))
+    assert (back.format, notes) == ("JPEG", [])
+    assert np.abs(np.asarray(back).astype(int) - np.asarray(first)).max() <= 8
+
+
+@pytest.mark.parametrize("sampling", [0x12, 0x41])
+def test_chroma_that_pillow_cannot_write_comes_back_in_full(sampling: int) -> None:
+    """4:4:0 has as many blocks as 4:2:2, and 4:1:1 as 4:2:0: the rest of the file fits."""
+    data = bytearray(saved(image(gradient(32, 32, 3)), "JPEG", subsampling="4:2:2" if sampling == 0x12 else "4:2:0"))
     luma = data.index(b"\xff\xc0") + 11
-    assert data[luma] == 0x21
-    data[luma] = 0x12  # 4:4:0 has as many blocks, so that the rest of the file fits
+    assert data[luma] == (0x21 if sampling == 0x12 else 0x22)
+    data[luma] = sampling
     picture, _ = restored(bytes(data))
     assert isinstance(picture, JpegImagePlugin.JpegImageFile)
     assert JpegImagePlugin.get_sampling(picture) == 0
@@ -210,33 +293,82 @@ def test_a_picture_over_the_limit_is_refused_before_anything_is_allocated_for_it
     assert refused(png(ihdr(60_000, 60_000), chunk(b"IDAT", b"x"))) == "too_many_pixels"
 
 
+@pytest.mark.parametrize("marker", [0xF0, 0xFB, 0xC8])
+def test_a_size_hidden_where_only_pillow_looks_is_refused_before_anything_is_allocated_for_it(marker: int) -> None:
+    data = saved(image(gradient(8, 8, 3)), "JPEG")
+    frame = data[data.index(b"\xff\xc0") :][:19]
+    huge = frame[:5] + struct.pack(">HH", 60_000, 60_000) + frame[9:]
+    scan = data[data.index(b"\xff\xda") :][:14]
+    assert refused(data[:2] + segment(marker, huge + scan) + data[2:], max_pixels=10_000) == "image_corrupt"
+
+
+class Failing(io.BytesIO):
+    """A file on a disk that dies after so many readings."""
+
+    left = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.EIO, "the disk died")
+        return super().read(size)
+
+
+def test_a_disk_that_dies_is_never_called_a_damaged_picture() -> None:
+    data = saved(image(noise(60, 60, 3)))
+    outcomes: list[object] = []
+    for readings in range(60):
+        file = Failing(data)
+        file.left = readings
+        try:
+            outcomes.append(codec.decode(file, len(data), 10_000).colour.shape)
+        except OSError as error:
+            outcomes.append(error.errno)
+    assert set(outcomes) == {errno.EIO, (60, 60, 3)}
+
+
 def test_data_that_end_too_soon_or_are_damaged_are_told_apart_from_faults() -> None:
     assert refused(png(ihdr(9, 9), chunk(b"IDAT", b"this is not a zlib stream"))) == "image_corrupt"
+    assert refused(png(ihdr(9, 9))) == "image_corrupt"
+    assert refused(png(ihdr(9, 9), chunk(b"IDAT", zlib.compress(b"\0" * 90)[:-8]))) == "image_truncated"
     whole = saved(image(noise(64, 64, 3)), "JPEG")
     assert refused(whole[: len(whole) // 2]) == "image_truncated"
     assert refused(b"\xff\xd8\xff\xe0") in {"image_truncated", "image_corrupt"}
 
 
+PALETTE = image(noise(9, 7, 3)).quantize(16)
 GOOD: list[bytes] = [
-    saved(image(noise(9, 7, channels)), format_, **options)
-    for channels, format_, options in (
-        (3, "PNG", {}), (4, "PNG", {"exif": exif_of(orientation=5)}), (1, "PNG", {"icc_profile": PROFILE[:200]}),
-        (3, "JPEG", {"exif": exif_of(orientation=3)}), (1, "JPEG", {}), (3, "JPEG", {"progressive": True}),
+    saved(picture, format_, **options)
+    for picture, format_, options in (
+        (image(noise(9, 7, 3)), "PNG", {"exif": exif_of(orientation=5), "icc_profile": PROFILE[:200], "dpi": (300, 150)}),
+        (image(noise(9, 7, 4)), "PNG", {}), (image(noise(9, 7, 1)), "PNG", {"transparency": 5}),
+        (PALETTE, "PNG", {"transparency": bytes(range(16)), "exif": exif_of(orientation=8)}), (PALETTE, "PNG", {"transparency": 0}),
+        (image(noise(9, 7, 3)), "JPEG", {"exif": exif_of(orientation=3), "dpi": (72, 72)}), (image(noise(9, 7, 1)), "JPEG", {}),
+        (image(noise(9, 7, 3)), "JPEG", {"progressive": True, "exif": exif_of(orientation=6)}),
     )
 ]  # fmt: skip
 
 
-@given(st.sampled_from(GOOD), st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), min_size=1, max_size=6), st.integers(0, 40))
-def test_whatever_happened_to_a_file_it_is_decoded_or_refused(data: bytes, changes: list[tuple[int, int]], cut: int) -> None:
+@settings(deadline=None, max_examples=300)
+@given(
+    st.sampled_from(GOOD),
+    st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), min_size=1, max_size=6),
+    st.one_of(st.just(0), st.integers(0, 40)),
+    st.booleans(),
+    st.sampled_from(["keep", "png", "jpeg"]),
+)
+def test_whatever_happened_to_a_file_it_is_decoded_or_refused(
+    data: bytes, changes: list[tuple[int, int]], cut: int, seal: bool, format_: str
+) -> None:
     bad = bytearray(data[: len(data) - cut])
     for place, value in changes:
         bad[place % len(bad)] = value
     try:
-        source = decoded(bytes(bad), max_pixels=10_000)
+        source = decoded(resealed(bytes(bad)) if seal else bytes(bad), max_pixels=10_000)
     except Refused as error:
         assert error.kind.status in {413, 415, 422}
     else:
-        back = reopened(codec.encode(source.colour, source, "keep").data)
+        back = reopened(codec.encode(source.colour, source, format_).data)
         assert back.size == source.colour.shape[1::-1]
 
 

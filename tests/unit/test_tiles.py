@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from shared.errors import Fault
 from shared.imaging import tiles
 from tests.unit.pictures import noise
 
@@ -27,6 +28,40 @@ def test_every_pixel_lies_in_one_tile_and_every_window_in_the_picture(height: in
 def test_up_to_the_limit_a_picture_is_one_tile_and_a_pixel_more_makes_several() -> None:
     assert tiles.plan(2000, 2000, 60, 8) == [tiles.Tile(0, 2000, 0, 2000, 0, 2000, 0, 2000)]
     assert len(tiles.plan(2000, 2001, 60, 8)) == 4
+
+
+def test_tiles_and_halos_grow_to_whole_strides_of_the_network() -> None:
+    first, second = tiles.plan(10, 70, 9, 8, whole_pixels=0, tile=33)
+    assert first == tiles.Tile(0, 10, 0, 40, 0, 10, 0, 56)
+    assert second == tiles.Tile(0, 10, 40, 70, 0, 10, 24, 70)
+
+
+def test_tiles_come_in_reading_order_one_call_of_the_network_for_each() -> None:
+    calls: list[tuple[int, ...]] = []
+
+    def network(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        calls.append(batch.shape)
+        return batch
+
+    plan = tiles.plan(50, 70, 8, 8, whole_pixels=0, tile=32)
+    assert [(tile.top, tile.left) for tile in plan] == [(0, 0), (0, 32), (0, 64), (32, 0), (32, 32), (32, 64)]
+    for done, (tile, _) in enumerate(tiles.apply(network, noise(50, 70, 3), plan), 1):
+        assert tile == plan[done - 1]
+        assert len(calls) == done  # between two tiles a canceled job can stop
+    assert len(calls) == len(plan)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.sampled_from([1, 3]), st.integers(0, 20), st.integers(0, 3600))
+def test_a_picture_below_or_above_the_limit_comes_back_as_it_was(height: int, width: int, channels: int, halo: int, limit: int) -> None:
+    pixels = noise(height, width, channels)
+    plan = tiles.plan(height, width, halo, 8, whole_pixels=limit, tile=16)
+    assert (len(plan) == 1) == (height * width <= limit or max(height, width) <= 16)
+    back = np.zeros_like(pixels)
+    for tile, restored in tiles.apply(lambda batch: batch, pixels, plan):
+        assert restored.dtype == pixels.dtype
+        back[tile.top : tile.bottom, tile.left : tile.right] = restored
+    assert np.array_equal(back, pixels)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -63,3 +98,12 @@ def test_what_leaves_the_range_is_clipped_and_the_rest_rounded() -> None:
     outputs = np.array([[[[-1, 0.4 / 255, 0.6 / 255]], [[2, 254.6 / 255, 254.4 / 255]]]], np.float32)
     ((_, restored),) = tiles.apply(lambda _: outputs, np.zeros((2, 1, 3), np.uint8), tiles.plan(2, 1, 0, 1))
     assert restored.tolist() == [[[0, 0, 1]], [[255, 255, 254]]]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_that_gives_no_numbers_is_a_fault_and_never_a_black_picture(value: float) -> None:
+    def broken(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.full_like(batch, value)
+
+    with pytest.raises(Fault):
+        list(tiles.apply(broken, np.zeros((2, 2, 3), np.uint8), tiles.plan(2, 2, 0, 1)))
