@@ -36,5 +36,4 @@ def test_the_shipped_denoiser_reaches_what_its_manifest_says_on_cbsd68(cbsd68: l
     assert len(rows) == said["images"] == 68
     assert found["psnr"] == pytest.approx(said["psnr"], abs=0.005)
     assert found["ssim"] == pytest.approx(said["ssim"], abs=0.0005)
-    assert found["psnr"] >= 30.9
     assert np.min([row["output"]["psnr"] - row["input"]["psnr"] for row in rows]) > 5, "one of the pictures hardly gained"
