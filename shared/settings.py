@@ -8,6 +8,7 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -61,7 +62,7 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> "Settings":
         host, _, port = self.bind.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
+        if not host or not port.isdecimal() or int(port) > 65535:
             raise ValueError("BIND must look like 127.0.0.1:8080")
         if not _is_loopback(host):
             raise ValueError("BIND must be a loopback address: keys, which other addresses need, do not exist yet")
@@ -71,6 +72,8 @@ class Settings(BaseModel):
             raise ValueError("SWEEP_SECONDS must be at least REQUEST_SECONDS, so that no upload under way is swept")
         if self.database_url and not self.database_url.startswith("sqlite:///"):
             raise ValueError("DATABASE_URL must begin with sqlite:/// (PostgreSQL is not supported yet)")
+        if self.redis_url and not _is_redis(self.redis_url):
+            raise ValueError("REDIS_URL must look like redis://HOST:6379/0, rediss://… or redis+socket://PATH?virtual_host=0")
         return self
 
     @property
@@ -103,7 +106,7 @@ def load(environ: dict[str, str] | None = None, file: Path = FILE) -> Settings:
     environ = dict(os.environ) if environ is None else environ
     try:
         given: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} is not TOML: {error}.") from error
     given = {name.lower(): value for name, value in given.items()}
     given |= {name.removeprefix(PREFIX).lower(): value for name, value in environ.items() if _sets(name)}
@@ -122,6 +125,15 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_redis(url: str) -> bool:
+    """Whether it is one of the addresses that the guard of shared/bells/celery.py stands before."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"redis", "rediss", "redis+socket"} and parts.port != 0
+    except ValueError:  # its port is no number
+        return False
 
 
 def _sentence(error: ValidationError) -> str:

@@ -15,6 +15,7 @@ from shared.jobs.job import Job, State
 from worker import wiring
 from worker.committer import Committer
 from worker.keeper import Held, Keeper
+from worker.patience import until_answered
 from worker.restoration import restore
 from worker.wiring import Ports
 
@@ -42,9 +43,9 @@ def run(held: Held, ports: Ports) -> None:
         if died == 0 or held.lost.is_set():
             return
         if died is None:
-            ports.jobs.fail(held.job, _outcome("timed_out"))
+            until_answered(lambda: ports.jobs.fail(held.job, _outcome("timed_out")))
         else:
-            ports.jobs.retry(held.job, _outcome("worker_lost"), 1.0, alone=True)
+            until_answered(lambda: ports.jobs.retry(held.job, _outcome("worker_lost"), 1.0, alone=True))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from shared import events
 from shared.blobs.store import Blobs
 from shared.jobs.job import State, Success
 from shared.jobs.store import Jobs
+from worker import patience
 from worker.patience import AWAY, until_answered
 
 GATHER_SECONDS = 0.02
@@ -60,6 +61,7 @@ class Committer:
             job = until_answered(lambda: self._jobs.get(success.job.id))
             if job is None or job.token != success.job.token or job.state is not State.RUNNING:
                 return job is not None and job.token == success.job.token and job.state is State.SUCCEEDED
+            patience.pause()  # it can be read but not written: the disk is full, or somebody writes for long
 
     def _run(self) -> None:
         while (first := self._finished.get()) is not None:

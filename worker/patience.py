@@ -22,4 +22,9 @@ def until_answered(call: Callable[[], T]) -> T:
             return call()
         except AWAY as error:
             events.emit("database.away", reason=type(error).__name__)
-            time.sleep(AGAIN_SECONDS)
+            pause()
+
+
+def pause() -> None:
+    """Before it is tried again."""
+    time.sleep(AGAIN_SECONDS)

@@ -30,6 +30,13 @@ class GuardedChannel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no
             events.emit("bell.dropped", reason=f"unreadable: {error}"[:200])
             raise kombu_redis.Empty from error
 
+    def _receive_one(self, client: Any) -> Any:
+        try:
+            return super()._receive_one(client)
+        except UNREADABLE as error:
+            events.emit("bell.dropped", reason=f"unreadable: {error}"[:200])
+            raise kombu_redis.Empty from error
+
     def _get(self, queue: str) -> Any:
         try:
             return super()._get(queue)
@@ -68,13 +75,13 @@ def _is_message(message: Any) -> bool:
     if not isinstance(properties, dict) or not isinstance(properties.get("delivery_tag"), str):
         return False
     delivery = properties.get("delivery_info")
-    return isinstance(delivery, dict) and {"exchange", "routing_key"} <= delivery.keys()
+    return properties.get("body_encoding") == "base64" and isinstance(delivery, dict) and {"exchange", "routing_key"} <= delivery.keys()
 
 
 def _who_rang(message: dict[str, Any]) -> str | None:
     """The job that a bell names; None if it is no bell."""
     try:
-        (job_id,), *_ = json.loads(base64.b64decode(message["body"], validate=True))
+        (job_id,), *_ = json.loads(base64.b64decode(message["body"]))
     except (TypeError, *UNREADABLE):
         return None
     return job_id if message["headers"].get("task") == TASK and isinstance(job_id, str) else None

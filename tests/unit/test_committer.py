@@ -1,8 +1,11 @@
 """What has finished becomes final, once, whatever the database answers; and nobody pays for a neighbour."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -16,6 +19,21 @@ from worker import patience
 from worker.committer import Committer
 
 Finish = Callable[[], Success]
+T = TypeVar("T")
+
+
+def told(call: Callable[[], T]) -> "Future[T]":
+    """What `call` answers, from a thread that nobody waits for: a committer that hangs fails its test, and stops no other."""
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(call())
+        except Exception as error:  # noqa: BLE001  # the test that asks for the answer raises it
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    return answer
 
 
 @pytest.fixture
@@ -73,14 +91,13 @@ def together(recording: Recording, blobs: MemoryBlobs) -> Iterator[Callable[[Seq
     committer = Committer(recording, blobs)
 
     def commit(group: Sequence[Success]) -> list[bool]:
-        with ThreadPoolExecutor(max_workers=len(group)) as threads:
-            answers = [threads.submit(committer.succeed, success) for success in group]
-            eventually("all of them wait", lambda: committer._finished.qsize() == len(group))
-            committer.start()
-            return [answer.result(60) for answer in answers]
+        answers = [told(partial(committer.succeed, success)) for success in group]
+        eventually("all of them wait", lambda: committer._finished.qsize() == len(group))
+        committer.start()
+        return [answer.result(60) for answer in answers]
 
     yield commit
-    committer.stop()
+    told(committer.stop).result(60)
 
 
 Together = Callable[[Sequence[Success]], list[bool]]
@@ -143,6 +160,16 @@ def test_a_commit_that_did_not_happen_is_made_again(together: Together, recordin
     assert state(recording, success.job) is State.SUCCEEDED
 
 
+def test_between_commits_that_did_not_happen_there_is_a_pause(
+    together: Together, recording: Recording, finish: Finish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[int] = []
+    monkeypatch.setattr(patience, "pause", lambda: pauses.append(len(recording.groups)))
+    recording.before = [away(), away()]
+    assert together([finish()]) == [True]
+    assert pauses == [1, 2], "a database that can be read but not written (a full disk) is written to as fast as it can answer"
+
+
 def test_a_commit_whose_answer_was_lost_is_read_back_and_not_made_twice(together: Together, recording: Recording, finish: Finish) -> None:
     success = finish()
     recording.after = [away()]
@@ -157,12 +184,22 @@ def test_after_a_lost_answer_a_job_that_was_canceled_is_not_ours(together: Toget
     assert together([success]) == [False]
 
 
+def test_after_a_lost_answer_a_success_of_the_attempt_that_followed_is_not_ours(
+    together: Together, recording: Recording, jobs: Jobs, finish: Finish
+) -> None:
+    success = finish()
+    recording.before = [away()]
+    jobs.release(success.job)
+    (followed,) = jobs.claim("tests:2", [Lane.INTERACTIVE], 1_000_000, idle=True)
+    jobs.succeed([replace(success, job=followed)])
+    assert together([success]) == [False]
+
+
 def test_what_waits_when_the_worker_stops_is_committed_first(recording: Recording, blobs: MemoryBlobs, finish: Finish) -> None:
     committer = Committer(recording, blobs)
     success = finish()
-    with ThreadPoolExecutor(max_workers=1) as threads:
-        answer = threads.submit(committer.succeed, success)
-        eventually("it waits", lambda: committer._finished.qsize() == 1)
-        committer.start()
-        committer.stop()
-        assert answer.result(60)
+    answer = told(lambda: committer.succeed(success))
+    eventually("it waits", lambda: committer._finished.qsize() == 1)
+    committer.start()
+    told(committer.stop).result(60)
+    assert answer.result(60)

@@ -1,10 +1,13 @@
 """What a dead worker held is put right at once: the suspect alone, its neighbours unharmed."""
 
-from typing import Any
+import threading
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from shared.children import Child
 from shared.jobs.job import Job, Lane, State
 from shared.jobs.store import Jobs
 from tests.conftest import MakesJobs
@@ -69,3 +72,41 @@ def test_while_the_database_is_away_the_guardian_lives_and_leaves_it_to_the_leas
         patched.setattr(jobs, "get", away)
         guardian._put_right(jobs, beat(held, begun=held, overdue=[]))
     assert {now(jobs, job)[0] for job in held} == {State.RUNNING}
+
+
+class Watched:
+    """A worker process as the guardian sees it: after each wait it was silent so long and says this; then it ends."""
+
+    process = SimpleNamespace(pid=0)
+
+    def __init__(self, *moments: tuple[float, dict[str, Any]]) -> None:
+        self.moments = list(moments)
+        self.silent_seconds: float = 0
+        self.last_beat: dict[str, Any] = {}
+
+    def ended(self) -> int | None:
+        return None if self.moments else 0
+
+    def listen(self, _timeout_seconds: float) -> None:
+        self.silent_seconds, self.last_beat = self.moments.pop(0)
+
+
+WELL: tuple[float, dict[str, Any]] = (1, {"held": [["a job", 1]], "begun": [["a job", 1]], "overdue": []})
+OVERDUE: tuple[float, dict[str, Any]] = (1, {**WELL[1], "overdue": [["a job", 1]]})
+FROZEN: tuple[float, dict[str, Any]] = (31, WELL[1])
+
+
+@pytest.mark.parametrize(
+    ("moments", "unseen"), [([WELL] * 3, 0), ([WELL, OVERDUE, WELL], 1), ([FROZEN, WELL], 1)], ids=["well", "overdue", "frozen"]
+)
+def test_a_worker_is_watched_until_it_ends_is_overdue_or_falls_silent(moments: list[tuple[float, dict[str, Any]]], unseen: int) -> None:
+    child = Watched(*moments)
+    guardian._watch(cast(Child, child), 30, threading.Event())
+    assert len(child.moments) == unseen
+
+
+def test_a_guardian_that_stops_watches_no_longer() -> None:
+    child, stopping = Watched(WELL), threading.Event()
+    stopping.set()
+    guardian._watch(cast(Child, child), 30, stopping)
+    assert child.moments == [WELL]

@@ -59,8 +59,48 @@ def test_progress_is_written_and_a_drop_ends_the_keeping(keeper: Keeper, jobs: J
     eventually("the progress is written", lambda: (jobs.get(running.id) or running).progress_done == 2)
     keeper.drop(held)
     assert keeper.all() == []
+
+
+def test_what_was_dropped_is_no_longer_looked_after(keeper: Keeper, jobs: Jobs, running: Job, new_job: MakesJobs) -> None:
+    def round_passes() -> None:
+        jobs.accept(new_job())
+        (other,) = jobs.claim("tests:1", [Lane.INTERACTIVE], 1_000_000, idle=True)
+        jobs.cancel("local", other.id)
+        assert keeper.hold(other).lost.wait(60)
+
+    dropped = keeper.hold(running)
+    keeper.drop(dropped)
+    round_passes()  # one that had begun before may still know it
     jobs.cancel("local", running.id)
-    assert not held.lost.is_set()
+    round_passes()
+    assert not dropped.lost.is_set()
+
+
+class Counting(Jobs):
+    """Remembers which rounds wrote and renewed; says when there were some."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        super().__init__(jobs._engine, 30)
+        self.rounds: list[tuple[list[tuple[str, int]], bool]] = []
+
+    def keep(
+        self, held: Mapping[tuple[str, int], tuple[int, int]], progressed: Iterable[tuple[str, int]], renew: bool
+    ) -> frozenset[tuple[str, int]]:
+        ours = super().keep(held, progressed, renew)
+        self.rounds.append((list(progressed), renew))
+        return ours
+
+
+def test_progress_is_written_once_and_a_lease_is_not_renewed_before_its_time(jobs: Jobs, running: Job) -> None:
+    counting = Counting(jobs)
+    keeper = Keeper(counting, renew_seconds=3600)
+    held = keeper.hold(running)
+    held.progress(1, 2)
+    keeper.start()
+    eventually("there were some rounds", lambda: len(counting.rounds) >= 5)
+    keeper.stop()
+    assert counting.rounds[0] == ([held.key], False)
+    assert set(map(str, counting.rounds[1:])) == {str(([], False))}
 
 
 class Away(Jobs):

@@ -53,7 +53,11 @@ def test_what_a_parent_tells_its_child_and_what_the_client_reads_are_no_settings
         ("LACUNA_BIND", "127.0.0.1:70000"),
         ("LACUNA_BIND", "0.0.0.0:8080"),
         ("LACUNA_BIND", "192.0.2.1:8080"),
+        ("LACUNA_BIND", "127.0.0.1:²"),
         ("LACUNA_DATABASE_URL", "postgresql://db/lacuna"),
+        ("LACUNA_REDIS_URL", "localhost:6379"),
+        ("LACUNA_REDIS_URL", "amqp://localhost"),  # the guard against forged messages stands before Redis only
+        ("LACUNA_REDIS_URL", "redis://localhost:port/0"),
     ],
 )
 def test_an_unknown_or_absurd_value_is_one_sentence_that_names_the_setting(name: str, value: str) -> None:
@@ -65,11 +69,27 @@ def test_an_unknown_or_absurd_value_is_one_sentence_that_names_the_setting(name:
     assert "\n" not in sentence
 
 
-def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"lease = = 3", "home = 'K\u00f6ln'".encode("latin-1")])
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "lacuna.toml"
-    file.write_text("lease = = 3")
+    file.write_bytes(content)
     with pytest.raises(SettingsError, match=r"lacuna\.toml is not TOML"):
         load({}, file)
+
+
+def test_a_file_is_held_to_the_same_rules_as_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "lacuna.toml"
+    for line in ("lease_second = 30", "workers = 0", "[lacuna]\nworkers = 8"):
+        file.write_text(line)
+        with pytest.raises(SettingsError, match=r"^LACUNA_[A-Z_]+ .*\.$"):
+            load({}, file)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://localhost", "rediss://user:word@redis.local:6380/1", "redis+socket:///run/redis.sock?virtual_host=0"]
+)
+def test_a_redis_elsewhere_is_used_as_given(url: str) -> None:
+    assert load({"LACUNA_REDIS_URL": url}).redis == url
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8080", "localhost:0", "[::1]:8080", "127.8.0.1:80"])

@@ -1,0 +1,114 @@
+"""However an attempt ends, its row says so: also when the database was away, and never with the text of our own mistakes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sqlalchemy.exc import OperationalError
+
+from shared.errors import Outcome, Transient
+from shared.jobs.job import Job, Lane, State
+from shared.jobs.store import Jobs
+from tests.promises import wiring
+from worker import patience
+from worker.committer import Committer
+from worker.keeper import Held
+from worker.restoration import restore
+from worker.wiring import Ports
+
+
+class Raising(wiring.Identity):
+    """A network that raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise self.error
+
+
+def ended(ports: Ports) -> Job:
+    """How one picture ended."""
+    job = wiring.submit(ports, np.full((20, 30, 3), 90, np.uint8))
+    wiring.work(ports)
+    found = ports.jobs.get(job.id)
+    assert found is not None
+    return found
+
+
+def test_a_mistake_of_ours_fails_the_job_and_never_shows_its_text(tmp_path: Path) -> None:
+    job = ended(wiring.ports(tmp_path, Raising(RuntimeError("a secret of the implementation"))))
+    assert job.state is State.FAILED
+    assert job.error is not None
+    assert job.error["code"] == "internal"
+    assert "secret" not in str(job.error)
+
+
+def test_too_little_memory_is_said_as_such(tmp_path: Path) -> None:
+    job = ended(wiring.ports(tmp_path, Raising(MemoryError())))
+    assert (job.state, (job.error or {})["code"]) == (State.FAILED, "out_of_memory")
+
+
+@pytest.mark.parametrize("error", [Transient("internal"), OSError("the disk is away")])
+def test_what_passes_is_tried_again_later_with_its_attempt_counted(tmp_path: Path, error: Exception) -> None:
+    job = ended(wiring.ports(tmp_path, Raising(error)))
+    assert (job.state, job.attempts, job.alone, job.error) == (State.QUEUED, 1, False, None)
+    assert job.due_at - job.changed_at >= 1000, "it is tried again at once, against what has just failed"
+
+
+class Canceled(wiring.Identity):
+    """A network that runs for a picture which is canceled meanwhile."""
+
+    held: Held
+    runs = 0
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.runs += 1
+        self.held.lost.set()  # as the keeper would
+        return batch
+
+
+def test_after_a_cancel_no_tile_begins_and_nothing_is_stored(tmp_path: Path) -> None:
+    network = Canceled()
+    ports = wiring.ports(tmp_path, network)
+    wiring.submit(ports, np.full((2300, 1900, 3), 90, np.uint8))  # more than 4 Mpx: tiles
+    (job,) = ports.jobs.claim("tests:1", [Lane.INTERACTIVE], 10**9, idle=True)
+    network.held = Held(job)
+    committer = Committer(ports.jobs, ports.blobs)
+    committer.start()
+    restore(network.held, ports, committer)
+    committer.stop()
+    assert (network.runs, network.held.done, network.held.total) == (1, 1, 6)
+    assert [blob.key for blob in ports.blobs.stored()] == [job.input["key"]]
+
+
+class Forgetful(Jobs):
+    """A store whose database is away the first times that an attempt's end is written."""
+
+    times = 2
+
+    def _away(self) -> None:
+        if self.times:
+            self.times -= 1
+            raise OperationalError("UPDATE", {}, Exception("away"))
+
+    def fail(self, job: Job, outcome: Outcome) -> bool:
+        self._away()
+        return super().fail(job, outcome)
+
+    def retry(self, job: Job, outcome: Outcome, delay_seconds: float, alone: bool = False) -> bool:
+        self._away()
+        return super().retry(job, outcome, delay_seconds, alone)
+
+
+@pytest.mark.parametrize(("error", "state"), [(RuntimeError(), State.FAILED), (OSError(), State.QUEUED)])
+def test_an_end_that_could_not_be_written_is_written_when_the_database_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, state: State
+) -> None:
+    monkeypatch.setattr(patience, "AGAIN_SECONDS", 0.001)
+    ports = wiring.ports(tmp_path, Raising(error))
+    jobs = Forgetful(ports.jobs._engine, 30)
+    assert ended(replace(ports, jobs=jobs)).state is state
+    assert jobs.times == 0
