@@ -22,6 +22,7 @@ routes = Routes(Blueprint("restorations", __name__))
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
 LONGEST_WAIT = 60
+LONGEST_JPEG_SIDE = 65_500  # pixels, of libjpeg
 
 
 @routes.add(
@@ -74,6 +75,10 @@ def _accept(ports: Ports, upload: Upload, reservation: Reservation | None, finge
     image = upload.parts["image"]
     with image.draft.reader() as file:
         found = header.read(file, image.draft.size, ports.settings.max_pixels)
+    if fields.format == "jpeg" and max(found.width, found.height) > LONGEST_JPEG_SIDE:
+        raise Refused(
+            "invalid_field", f"A JPEG has at most {LONGEST_JPEG_SIDE} pixels a side; ask for PNG.", fields={"format": "cannot hold it"}
+        )
     model = ports.models.resolve(fields.task, fields.model)
     job_id = str(uuid7())
     new = NewJob(

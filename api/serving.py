@@ -14,6 +14,7 @@ timeout = int(_settings.silence_seconds) or 1  # a worker that does not beat for
 graceful_timeout = int(_settings.grace_seconds) or 1
 keepalive = 5
 control_socket_disable = True
+forwarder_headers = ""  # SCRIPT_NAME and its like are said by proxies, and there is none
 loglevel = "warning"
 
 

@@ -6,6 +6,7 @@ import sys
 import click
 
 from server import doctor as doctor_module
+from server.migration import NewerDatabase
 from server.migration import migrate as migrate_database
 from server.up import CannotStart
 from server.up import up as run_everything
@@ -34,7 +35,7 @@ def up() -> None:
     events.configure()
     try:
         run_everything(_settings(), click.echo)
-    except CannotStart as error:
+    except (CannotStart, NewerDatabase) as error:
         sys.exit(str(error))
     except LacunaError as error:
         sys.exit(f"{error.kind.title}. {error.detail}")
@@ -64,6 +65,8 @@ def migrate() -> None:
     try:
         for sentence in migrate_database(_settings()):
             click.echo(sentence)
+    except NewerDatabase as error:
+        sys.exit(str(error))
     except LacunaError as error:
         sys.exit(f"{error.kind.title}. {error.detail}")
 

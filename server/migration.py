@@ -13,12 +13,18 @@ from shared.models.store import Models
 from shared.settings import Settings
 
 
+class NewerDatabase(Exception):
+    """A sentence on what to do."""
+
+
 def migrate(settings: Settings) -> list[str]:
-    """Migrate and register; a sentence for each thing done."""
+    """Migrate and register; a sentence for each thing done. Raises `NewerDatabase`, having changed nothing."""
     settings.home.mkdir(parents=True, exist_ok=True)
     database = open_database(settings.database)
     said = []
     now, newest = migration.revisions(database)
+    if now is not None and not migration.is_known(now):
+        raise NewerDatabase(f"{settings.database} is of a newer Lacuna (revision {now}). Install that version, or name another home.")
     if now is not None and now != newest:
         said.append(f"Copied the database to {_back_up(settings, now)}.")
     if now != newest:

@@ -21,7 +21,7 @@ def command(folder: Path) -> list[str]:
         raise NoServer(f"{socket} is too long for a socket: choose a shorter LACUNA_HOME, or set LACUNA_REDIS_URL.")
     return [
         str(_binary()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--dir", str(folder), "--save", "",
-        "--appendonly", "no", "--maxmemory", "64mb", "--maxmemory-policy", "noeviction", "--loglevel", "warning",
+        "--appendonly", "no", "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru", "--loglevel", "warning",
         "--logfile", str(folder / "valkey.log"),
     ]  # fmt: skip
 

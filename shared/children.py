@@ -69,7 +69,7 @@ class Child:
 
     def kill(self) -> None:
         """SIGKILL to its whole group, and wait until it is gone."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS forbids what is left of a group that has ended
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 

@@ -102,6 +102,6 @@ def outcome_of(error: BaseException) -> Outcome:
         error = Fault("out_of_memory")
     if isinstance(error, LacunaError):
         return Outcome(error.code, error.kind.title, error.detail, isinstance(error, Transient))
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:  # the system's; a library's own has no number
         return Outcome("internal", CODES["internal"].title, "The storage did not answer; the attempt is made again.", True)
     return Outcome("internal", CODES["internal"].title, CODES["internal"].advice, False)

@@ -77,9 +77,14 @@ class _Json(logging.Formatter):
 class _Readable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        values = "  ".join(f"{key}={value}" for key, value in getattr(record, "values", {}).items())
+        values = "  ".join(f"{key}={_legible(value)}" for key, value in getattr(record, "values", {}).items())
         line = f"{time}  {record.getMessage():<18} {values}".rstrip()
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _legible(value: Any) -> str:
+    """`value` on one line, without what would steer a terminal: paths and names come from strangers."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in str(value))
 
 
 def configure(level: int = logging.INFO) -> None:

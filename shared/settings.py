@@ -5,6 +5,7 @@ Each setting is described in docs/operations.md. A value that is unknown or absu
 
 import ipaddress
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ PREFIX = "LACUNA_"
 CHILD_PREFIX = "LACUNA_CHILD_"  # what a parent tells its child; not settings
 CLIENTS = frozenset({"LACUNA_SERVER"})  # what `lacuna` reads; whoever sets it may also start a server
 FILE = Path("lacuna.toml")
+HOST = re.compile(r"[^:\[\]/]+|\[[0-9A-Fa-f:.]+\]")
 
 
 def _home() -> Path:
@@ -62,16 +64,20 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> "Settings":
         host, _, port = self.bind.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > 65535:
+        if not host or not port.isdecimal() or not 0 < int(port) <= 65535:
             raise ValueError("BIND must look like 127.0.0.1:8080")
         if not _is_loopback(host):
             raise ValueError("BIND must be a loopback address: keys, which other addresses need, do not exist yet")
+        if odd := [name for name in self.hosts if not HOST.fullmatch(name)]:
+            raise ValueError(f"HOSTS takes names without a port, and IPv6 addresses in brackets; {odd[0]} is neither")
         if self.renew_seconds * 2 > self.lease_seconds:
             raise ValueError("LEASE_SECONDS must be at least twice RENEW_SECONDS, so that one lost renewal loses no lease")
         if self.sweep_seconds < self.request_seconds:
             raise ValueError("SWEEP_SECONDS must be at least REQUEST_SECONDS, so that no upload under way is swept")
         if self.database_url and not self.database_url.startswith("sqlite:///"):
             raise ValueError("DATABASE_URL must begin with sqlite:/// (PostgreSQL is not supported yet)")
+        if self.database_url.removeprefix("sqlite:///") in {"", ":memory:"} and self.database_url:
+            raise ValueError("DATABASE_URL must name a file, which all parts share: sqlite:////var/lib/lacuna/lacuna.db")
         if self.redis_url and not _is_redis(self.redis_url):
             raise ValueError("REDIS_URL must look like redis://HOST:6379/0, rediss://… or redis+socket://PATH?virtual_host=0")
         return self

@@ -6,7 +6,6 @@
 import json
 import os
 import subprocess
-import threading
 from dataclasses import asdict
 
 from shared import children, events, settings
@@ -22,30 +21,27 @@ from worker.wiring import Ports
 ENVIRONMENT = "LACUNA_CHILD_JOB"
 LOOK_SECONDS = 0.5
 
-_one_at_a_time = threading.Lock()
-
 
 def run(held: Held, ports: Ports) -> None:
     """Make the attempt in a child. A child that dies or overruns its deadline costs only this job."""
-    with _one_at_a_time:
-        held.begin()
-        child = children.Child(children.python("worker.alone"), {ENVIRONMENT: json.dumps(asdict(held.job))})
-        try:
-            while child.ended() is None and not held.lost.is_set() and not held.overdue():
-                try:
-                    child.process.wait(LOOK_SECONDS)
-                except subprocess.TimeoutExpired:
-                    child.listen(0)
-            died = child.ended()
-        finally:
-            child.kill()
-            child.close()
-        if died == 0 or held.lost.is_set():
-            return
-        if died is None:
-            until_answered(lambda: ports.jobs.fail(held.job, _outcome("timed_out")))
-        else:
-            until_answered(lambda: ports.jobs.retry(held.job, _outcome("worker_lost"), 1.0, alone=True))
+    held.begin()
+    child = children.Child(children.python("worker.alone"), {ENVIRONMENT: json.dumps(asdict(held.job))})
+    try:
+        while child.ended() is None and not held.lost.is_set() and not held.overdue():
+            try:
+                child.process.wait(LOOK_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.listen(0)
+        died = child.ended()
+    finally:
+        child.kill()
+        child.close()
+    if died == 0 or held.lost.is_set():
+        return
+    if died is None:
+        until_answered(lambda: ports.jobs.fail(held.job, _outcome("timed_out")))
+    else:
+        until_answered(lambda: ports.jobs.retry(held.job, _outcome("worker_lost"), 1.0, alone=True))
 
 
 def main() -> None:

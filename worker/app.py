@@ -80,9 +80,11 @@ def _beat(keeper: Keeper) -> dict[str, Any]:
 
 def _give_up(loop: Loop) -> None:
     """The grace is over: give back what has not ended, and go."""
-    loop.release()
-    sys.stderr.flush()
-    os._exit(0)
+    try:
+        loop.release()
+    finally:
+        sys.stderr.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -21,12 +21,16 @@ class LeaseLost(Exception):
 
 @dataclass
 class Held:
-    """One attempt in this process. `done` and `total` count tiles; `began` is None until the attempt starts."""
+    """One attempt in this process. `done` and `total` count tiles; `began` is None until the attempt starts.
+
+    `computing` is false once only the storage and the database are waited for: that can take long, and nobody is to blame.
+    """
 
     job: Job
     done: int = 0
     total: int = 0
     began: float | None = None
+    computing: bool = True
     lost: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -41,13 +45,21 @@ class Held:
     def progress(self, done: int, total: int) -> None:
         """Tell how far it is. Raises `LeaseLost` if the attempt is no longer ours."""
         self.done, self.total = done, total
+        self.check()
+
+    def check(self) -> None:
+        """Raises `LeaseLost` if the attempt is no longer ours."""
         if self.lost.is_set():
             raise LeaseLost
+
+    def conclude(self) -> None:
+        """Nothing is computed any more."""
+        self.computing = False
 
     def overdue(self) -> bool:
         """Whether it has run for longer than any healthy attempt would."""
         limit = BASE_DEADLINE_SECONDS + DEADLINE_SECONDS_PER_MPX * self.job.pixels / 1e6
-        return self.began is not None and time.monotonic() - self.began > limit
+        return self.began is not None and self.computing and time.monotonic() - self.began > limit
 
 
 class Keeper:

@@ -27,6 +27,7 @@ class Loop:
         self._lanes = lanes
         self._budget = budget_pixels
         self._in_work = 0  # pixels claimed and not ended
+        self._alone = False  # whether a job that must run alone is in work: others like it wait in the queue, not in a seat
         self._claiming = threading.Lock()
         self._seats = threading.BoundedSemaphore(ports.settings.workers)
         self._stopping = threading.Event()
@@ -51,13 +52,17 @@ class Loop:
         """Give everything back that has not ended: the grace is over."""
         self.stop()
         for held in self._keeper.all():
-            self._ports.jobs.release(held.job)
+            try:
+                self._ports.jobs.release(held.job)
+            except SQLAlchemyError as error:  # the database is away: its lease lapses, and upkeep reaps it
+                events.emit("database.away", reason=type(error).__name__)
 
     def _claim(self) -> list[Held]:
         with self._claiming:
             free = self._budget - self._in_work
-            claimed = self._ports.jobs.claim(self._worker, self._lanes, free, idle=self._in_work == 0)
+            claimed = self._ports.jobs.claim(self._worker, self._lanes, free, idle=self._in_work == 0, alone=not self._alone)
             self._in_work += sum(job.pixels for job in claimed)
+            self._alone |= any(job.alone for job in claimed)
             return [self._keeper.hold(job) for job in claimed]
 
     def _attempt_all(self, claimed: list[Held]) -> None:
@@ -69,6 +74,7 @@ class Loop:
                 self._keeper.drop(held)
             with self._claiming:
                 self._in_work -= sum(held.job.pixels for held in claimed)
+                self._alone &= not any(held.job.alone for held in claimed)
 
     def _attempt(self, held: Held) -> None:
         try:

@@ -3,6 +3,9 @@
 import random
 import time
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shared import events
 from shared.errors import outcome_of
 from shared.imaging import codec, tiles
@@ -24,19 +27,28 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
             source = codec.decode(file, job.input["bytes"], ports.settings.max_pixels)
 
         network = ports.networks.get(job.model_name, job.model_version)
+
+        def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            with ports.networks.device:
+                held.check()  # it may have been canceled while others had the device
+                return network.run(batch)
+
         height, width = source.colour.shape[:2]
         plan = tiles.plan(height, width, network.halo, network.multiple)
         restored = source.colour.copy()
         held.progress(0, len(plan))
-        for done, (tile, pixels) in enumerate(tiles.apply(network.run, source.colour, plan), 1):
+        for done, (tile, pixels) in enumerate(tiles.apply(run, source.colour, plan), 1):
             restored[tile.top : tile.bottom, tile.left : tile.right] = pixels
             held.progress(done, len(plan))
 
         encoded = codec.encode(restored, source, job.params["format"])
-        draft = ports.blobs.draft()
-        draft.write(encoded.data)
         key = blob_key(job.id, result_part(job.token))
-        draft.place(key)  # the committer syncs it
+        draft = ports.blobs.draft()
+        try:
+            draft.write(encoded.data)
+            draft.place(key)  # the committer syncs it
+        finally:
+            draft.discard()
 
         described = ports.networks.executor.describe()
         result = {
@@ -44,6 +56,7 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
             "bits": source.header.bits, "executor": described.executor, "precision": described.precision,
             "seconds": round(time.monotonic() - (held.began or 0), 3),
         }  # fmt: skip
+        held.conclude()
         committer.succeed(Success(job, result, key, source.notes + encoded.notes, units=len(plan)))  # False: no longer ours; not an error
     except LeaseLost:
         events.emit("job.lost", job_id=job.id, token=job.token)
@@ -53,6 +66,7 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
 
 def end(held: Held, ports: Ports, error: BaseException) -> None:
     """Write how an attempt ended that raised `error`: failed for good, or queued again."""
+    held.conclude()
     outcome = outcome_of(error)
     if outcome.code == "internal":
         events.emit("attempt.crashed", cause=error, job_id=held.job.id, request_id=held.job.request_id)

@@ -15,9 +15,10 @@ from trainer.execution import Executor, Network
 
 @dataclass
 class Networks:
-    """Loaded networks by name and version; each is loaded once."""
+    """Loaded networks by name and version; each is loaded once. Who runs one holds `device`: two would only share its cores."""
 
     executor: Executor
+    device: threading.Lock = field(default_factory=threading.Lock)
     _loaded: dict[tuple[str, int], Network] = field(default_factory=dict)
     _loading: threading.Lock = field(default_factory=threading.Lock)
 

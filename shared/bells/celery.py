@@ -123,8 +123,11 @@ def celery_app(redis_url: str) -> Celery:
     return app
 
 
+ENOUGH = 64  # bells in a lane: each says that the lane has something to do, so more of them say nothing
+
+
 class CeleryRinger:
-    """Publishes bells."""
+    """Publishes bells, as long as there are not enough in the lane: while all workers are busy, nobody takes them out."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -132,6 +135,9 @@ class CeleryRinger:
     def ring(self, lane: str, job_id: str) -> None:
         """See `Ringer.ring`."""
         try:
+            with self._app.pool.acquire(block=True) as connection:
+                if connection.default_channel.client.llen(lane) >= ENOUGH:
+                    return
             self._app.send_task(TASK, args=[job_id], queue=lane, ignore_result=True)
         except (OperationalError, RedisError, OSError) as error:
             raise RingFailed(str(error)) from error

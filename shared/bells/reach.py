@@ -13,7 +13,10 @@ def state(redis_url: str, timeout_seconds: float = 1.0) -> str:
     from redis import Redis
     from redis.exceptions import RedisError
 
-    client = Redis.from_url(client_url(redis_url), socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds, retry=None)
+    try:
+        client = Redis.from_url(client_url(redis_url), socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds, retry=None)
+    except ValueError:  # no address of a Redis
+        return "down"
     try:
         client.ping()
     except (RedisError, OSError):

@@ -1,6 +1,7 @@
 """Blobs as files of one folder: written beside, renamed into place, synced with their directory."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -60,8 +61,18 @@ class LocalDraft:
     def discard(self) -> None:
         """See `Draft.discard`."""
         if not self._placed:
-            self._file.close()
+            with contextlib.suppress(OSError):  # the disk is full: what was not written yet is not wanted
+                self._file.close()
             self._path.unlink(missing_ok=True)
+
+
+def _to_the_platter(descriptor: int) -> None:
+    """Sync; on macOS fsync alone leaves the bytes in the drive's cache."""
+    full_sync: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+    if full_sync is None:
+        os.fsync(descriptor)
+    else:
+        fcntl.fcntl(descriptor, full_sync)
 
 
 class LocalBlobs:
@@ -81,7 +92,7 @@ class LocalBlobs:
         for path in [*paths, *sorted(folders, key=lambda folder: -len(folder.parts))]:
             descriptor = os.open(path, os.O_RDONLY)
             try:
-                os.fsync(descriptor)
+                _to_the_platter(descriptor)
             finally:
                 os.close(descriptor)
 

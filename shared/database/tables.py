@@ -164,6 +164,7 @@ jobs = Table(
     Index("ix_jobs_due", "lane", "turn", "id", sqlite_where=text("state = 'queued'"), postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_leases", "lease_until", sqlite_where=text("state = 'running'"), postgresql_where=text("state = 'running'")),
     Index("ix_jobs_owner", "owner_id", "id"),
+    Index("ix_jobs_owner_state", "owner_id", "state", "id"),
     Index("ix_jobs_changed", "changed_at"),
     Index("ix_jobs_batch", "batch_id", "id", sqlite_where=text("batch_id IS NOT NULL"), postgresql_where=text("batch_id IS NOT NULL")),
 )

@@ -16,8 +16,13 @@ JPEG = b"\xff\xd8\xff"
 _PNG_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 _JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_LONGEST_FILL = 1 << 16  # bytes between two segments of a JPEG
+_SEGMENTS = 10_000  # of a JPEG before its first scan; some have hundreds
+_CHUNKS = 500_000  # of a PNG; a gigabyte in chunks of 8 kB has 130 000
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
-_CHUNK = 1 << 20
+_LONGEST_FILL = 1 << 16  # bytes between two segments, which a JPEG may fill up
+_SEGMENTS = 10_000  # before the first scan; some photos have hundreds
+_CHUNKS = 500_000  # of a PNG; a gigabyte in chunks of 8 kB has 130 000
 
 _KNOWN = {
     b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP", b"%PDF": "PDF", b"8BPS": "Photoshop",
@@ -82,15 +87,17 @@ def _png(file: BinaryIO, size: int) -> Header:
     if name != b"IHDR" or length != 13:
         raise Refused("image_corrupt", "The first chunk is not a header.")
     header = _png_header(_png_data(file, name, length))
-    while name != b"IEND":
+    for _ in range(_CHUNKS):
         name, length = _png_chunk(file, size)
         if name == b"IHDR":
             raise Refused("image_corrupt", "It has two headers.")
         if name == b"acTL":
             _png_data(file, name, length)
             raise Refused("multiple_frames", "It is an animated PNG: restore its frames as single pictures.")
+        if name == b"IEND":
+            return header
         file.seek(length + 4, 1)
-    return header
+    raise Refused("image_corrupt", "It has more chunks than any picture.")
 
 
 def _png_chunk(file: BinaryIO, size: int) -> tuple[bytes, int]:
@@ -124,7 +131,7 @@ def _jpeg(file: BinaryIO, size: int) -> Header:
     """Walk the segments from SOI to the first scan, which must lie within the file."""
     file.seek(2)
     header: Header | None = None
-    while True:
+    for _ in range(_SEGMENTS):
         marker = _next_marker(file)
         if marker in _STANDALONE:
             continue
@@ -148,11 +155,14 @@ def _jpeg(file: BinaryIO, size: int) -> Header:
             return header
         else:
             file.seek(length - 2, 1)
+    raise Refused("image_corrupt", "Its header has more segments than any picture.")
 
 
 def _next_marker(file: BinaryIO) -> int:
     byte = file.read(1)
-    while byte == b"\xff":
+    for _ in range(_LONGEST_FILL):
+        if byte != b"\xff":
+            break
         byte = file.read(1)
         if byte not in (b"\xff", b"\x00", b""):
             return byte[0]

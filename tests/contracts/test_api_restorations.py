@@ -389,3 +389,13 @@ def test_no_field_makes_the_service_fail(lasting_house: House, fields: dict[str,
     answer = lasting_house.restore(**fields)
     assert answer.status_code in (202, 422), answer.text
     assert answer.status_code == 422 or json.loads(answer.data)["label"] == fields.get("label")
+
+
+def test_a_picture_that_no_jpeg_can_hold_is_refused_as_one_and_taken_as_it_is(tmp_path: Path) -> None:
+    def ask(house: House, wanted: str) -> Any:
+        data = {"image": (io.BytesIO(png(65_501, 1)), "long.png"), "format": wanted}
+        return house.post(URL, data=data, content_type="multipart/form-data")
+
+    with open_house(tmp_path) as house:
+        assert code(ask(house, "jpeg")) == "invalid_field"
+        assert ask(house, "keep").status_code == 202

@@ -23,7 +23,7 @@ from redis.connection import UnixDomainSocketConnection
 from server import valkey
 from shared.bells import reach
 from shared.bells.bell import TASK
-from shared.bells.celery import CeleryRinger, GuardedTransport, celery_app
+from shared.bells.celery import ENOUGH, CeleryRinger, GuardedTransport, celery_app
 from shared.bells.memory import MemoryRinger
 from shared.bells.ringer import WAITING_BELLS, BackgroundRinger, Ringer, RingFailed
 from shared.jobs.job import Lane
@@ -333,3 +333,11 @@ def test_the_real_ringer_is_made_by_the_thread_and_only_when_a_bell_rings() -> N
     ringer.ring("interactive", "1")
     assert rung.wait(60)
     assert made == ["ringer"]
+
+
+def test_while_nobody_takes_bells_out_a_lane_does_not_fill_up(valkey_url: str) -> None:
+    for belfry in _over_valkey(valkey_url):
+        for index in range(ENOUGH + 20):
+            belfry.ringer.ring("interactive", str(index))
+        belfry.ringer.ring("bulk", "another lane")
+        assert len(belfry.rung()) == ENOUGH + 1

@@ -1,5 +1,6 @@
 """Both blob stores keep the port's promises, in shared/blobs/store.py."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -214,3 +215,17 @@ def test_syncing_reaches_every_file_and_every_folder_up_to_the_root(tmp_path: Pa
     blobs.sync(blobs_keys)
     expected = [tmp_path / "ff/id/upload", tmp_path / "ff/id/result.1", tmp_path / "ff/id", tmp_path / "ff", tmp_path]
     assert synced == [path.stat().st_ino for path in expected]
+
+
+def test_a_draft_whose_last_bytes_do_not_fit_on_the_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = LocalBlobs(tmp_path / "blobs").draft()
+    draft.write(b"some")
+
+    class Full:
+        def close(self) -> None:
+            raise OSError(errno.ENOSPC, "no space left")
+
+    draft._file.close()
+    monkeypatch.setattr(draft, "_file", Full())
+    draft.discard()
+    assert list((tmp_path / "blobs" / DRAFTS).iterdir()) == []

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import Engine, delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from shared.database.engine import now_ms, open_database
@@ -919,3 +919,29 @@ def test_a_reservation_with_a_job_and_no_fingerprint_is_refused(jobs: Jobs, engi
     reserved(jobs)
     with pytest.raises(IntegrityError):
         lapsed(engine, job_id="j")
+
+
+def test_keeping_and_reaping_find_their_rows_by_an_index(jobs: Jobs, engine: Engine, new_job: MakesJobs) -> None:
+    seen: list[tuple[str, Any]] = []
+    event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, parameters, *_: seen.append((statement, parameters)))
+    jobs.keep({("a", 1): (1, 2), ("b", 2): (0, 2)}, [("a", 1)], renew=True)
+    jobs.reap()
+    with engine.connect() as connection:
+        plans = [
+            row[3]
+            for statement, parameters in list(seen)
+            if statement.startswith(("UPDATE", "SELECT"))
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        ]
+    assert len(plans) >= 3
+    assert not [plan for plan in plans if plan.startswith("SCAN jobs")], "every second, in a table of a hundred thousand"
+
+
+def test_where_one_runs_alone_already_others_like_it_are_passed_over(jobs: Jobs, new_job: MakesJobs) -> None:
+    suspect = jobs.accept(new_job())
+    (claimed,) = jobs.claim("w", [Lane.INTERACTIVE], 10**9, idle=True)
+    jobs.retry(claimed, Outcome("worker_lost", "", "", retryable=True), 0, alone=True)
+    other = jobs.accept(new_job(pixels=10_000_000))
+    assert [job.id for job in jobs.claim("w", [Lane.INTERACTIVE], 10**9, idle=True, alone=False)] == [other.id]
+    assert jobs.claim("w", [Lane.INTERACTIVE], 10**9, idle=True, alone=False) == []
+    assert [job.id for job in jobs.claim("w", [Lane.INTERACTIVE], 10**9, idle=True)] == [suspect.id]

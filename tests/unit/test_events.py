@@ -78,3 +78,11 @@ def test_a_terminal_gets_a_readable_line(logged: Logged) -> None:
 def test_an_event_that_is_not_in_the_table_is_a_mistake() -> None:
     with pytest.raises(KeyError):
         events.emit("job.vanished")
+
+
+def test_what_a_stranger_names_cannot_steer_a_terminal(logged: Logged) -> None:
+    stream = logged(Terminal())
+    events.emit("request.answered", path="/\x1b[2J\n12:00:00  job.failed")
+    assert stream.getvalue().count("\n") == 1
+    assert "\x1b" not in stream.getvalue()
+    assert r"\x1b[2J\n12" in stream.getvalue()

@@ -145,3 +145,16 @@ def test_a_jpeg_cut_within_its_header_is_truncated() -> None:
 def test_a_chunk_longer_than_the_file_is_truncated_and_nothing_is_allocated_for_it() -> None:
     assert refused(b"\x89PNG\r\n\x1a\n" + ihdr(1, 1) + b"\xff\xff\xff\xffIDAT") == "image_truncated"
     assert refused(b"\x89PNG\r\n\x1a\n" + ihdr(1, 1) + b"\xff\xff\xff\xffacTL") == "image_truncated"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        JPEG[:2] + b"\xff" * 2_000_000 + JPEG[3:],
+        JPEG[:2] + b"\xff\xe1\0\2" * 500_000 + JPEG[2:],
+        png(ihdr(1, 1), chunk(b"teXt") * 600_000, IDAT),
+    ],
+    ids=["fill bytes", "segments", "chunks"],
+)
+def test_a_header_that_goes_on_for_ever_is_not_read_to_its_end(data: bytes) -> None:
+    assert refused(data) == "image_corrupt"

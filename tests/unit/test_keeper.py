@@ -138,3 +138,13 @@ def test_an_attempt_is_overdue_only_after_it_began_and_later_if_it_is_larger(run
     assert not held.overdue()
     monkeypatch.setattr("worker.keeper.time.monotonic", lambda: began + 121)
     assert held.overdue()
+
+
+def test_an_attempt_that_only_waits_for_the_storage_is_never_overdue(running: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(running)
+    held.begin()
+    assert held.began is not None
+    began = held.began
+    held.conclude()
+    monkeypatch.setattr("worker.keeper.time.monotonic", lambda: began + 10_000)
+    assert not held.overdue()

@@ -17,11 +17,13 @@ from sqlalchemy.exc import OperationalError
 
 from shared import children
 from shared.children import Child
+from shared.database.tables import jobs as jobs_table
 from shared.database.tables import jobs as rows
 from shared.errors import Outcome
 from shared.jobs.job import Job, Lane, State
 from shared.jobs.store import Jobs
 from tests.promises import wiring
+from tests.promises.programs import eventually
 from worker import alone, app, keeper, patience
 from worker.committer import Committer
 from worker.keeper import Held, Keeper
@@ -360,3 +362,47 @@ def test_what_a_loop_holds_is_dropped_even_if_an_attempt_could_not_be_ended(tmp_
     assert kept.all() == []
     assert loop._in_work == 0
     assert loop._seats.acquire(blocking=False), "another bell finds no seat"
+
+
+def test_a_suspect_waits_for_another_in_the_queue_and_not_in_a_seat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = wiring.ports(tmp_path)
+    suspects = [wiring.submit(ports, picture()) for _ in range(2)]
+    photo = wiring.submit(ports, picture())
+    with ports.jobs._engine.begin() as connection:
+        connection.execute(update(jobs_table).where(jobs_table.c.id.in_([job.id for job in suspects])).values(alone=True))
+    entered, let_go = threading.Event(), threading.Event()
+
+    def lone(held: Held, ports: Ports) -> None:
+        entered.set()
+        assert let_go.wait(60)
+        ports.jobs.cancel("local", held.job.id)
+
+    monkeypatch.setattr(alone, "run", lone)
+    loop, _, stop = loop_of(ports)
+    working = threading.Thread(target=loop.run, daemon=True)
+    working.start()
+    assert entered.wait(60)
+    loop.run()  # another bell: the photo goes by, the second suspect waits
+    assert states(ports, [*suspects, photo]) == [State.RUNNING, State.QUEUED, State.SUCCEEDED]
+    let_go.set()
+    working.join(60)
+    stop()
+    assert states(ports, suspects) == [State.CANCELED] * 2
+
+
+def test_a_picture_canceled_while_others_have_the_device_never_gets_it(tmp_path: Path) -> None:
+    gate = Gate()
+    ports = wiring.ports(tmp_path, gate)
+    job = wiring.submit(ports, picture())
+    (claimed,) = ports.jobs.claim("tests:1", [Lane.INTERACTIVE], 1_000_000, idle=True)
+    held = Held(claimed)
+    committer = Committer(ports.jobs, ports.blobs)
+    with ports.networks.device:
+        working = threading.Thread(target=restore, args=[held, ports, committer], daemon=True)
+        working.start()
+        eventually("it waits for the device", lambda: held.total == 1)
+        ports.jobs.cancel("local", job.id)
+        held.lost.set()  # as the keeper would
+    working.join(60)
+    assert not working.is_alive()
+    assert not gate.entered.is_set()

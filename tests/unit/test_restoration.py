@@ -1,5 +1,6 @@
 """However an attempt ends, its row says so: also when the database was away, and never with the text of our own mistakes."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy.exc import OperationalError
 
-from shared.errors import Outcome, Transient
+from shared.errors import Outcome, Transient, outcome_of
 from shared.jobs.job import Job, Lane, State
 from shared.jobs.store import Jobs
 from tests.promises import wiring
@@ -51,7 +52,7 @@ def test_too_little_memory_is_said_as_such(tmp_path: Path) -> None:
     assert (job.state, (job.error or {})["code"]) == (State.FAILED, "out_of_memory")
 
 
-@pytest.mark.parametrize("error", [Transient("internal"), OSError("the disk is away")])
+@pytest.mark.parametrize("error", [Transient("internal"), OSError(errno.EIO, "the disk is away")])
 def test_what_passes_is_tried_again_later_with_its_attempt_counted(tmp_path: Path, error: Exception) -> None:
     job = ended(wiring.ports(tmp_path, Raising(error)))
     assert (job.state, job.attempts, job.alone, job.error) == (State.QUEUED, 1, False, None)
@@ -103,7 +104,7 @@ class Forgetful(Jobs):
         return super().retry(job, outcome, delay_seconds, alone)
 
 
-@pytest.mark.parametrize(("error", "state"), [(RuntimeError(), State.FAILED), (OSError(), State.QUEUED)])
+@pytest.mark.parametrize(("error", "state"), [(RuntimeError(), State.FAILED), (OSError(errno.EIO, "the disk is away"), State.QUEUED)])
 def test_an_end_that_could_not_be_written_is_written_when_the_database_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, state: State
 ) -> None:
@@ -112,3 +113,8 @@ def test_an_end_that_could_not_be_written_is_written_when_the_database_is_back(
     jobs = Forgetful(ports.jobs._engine, 30)
     assert ended(replace(ports, jobs=jobs)).state is state
     assert jobs.times == 0
+
+
+def test_an_error_of_a_library_is_not_taken_for_the_storage_s() -> None:
+    assert not outcome_of(OSError("broken data stream when writing image file")).retryable
+    assert outcome_of(OSError(errno.EIO, "input/output error")).retryable

@@ -49,6 +49,11 @@ def test_what_a_parent_tells_its_child_and_what_the_client_reads_are_no_settings
         ("LACUNA_MAX_ATTEMPTS", "1.5"),
         ("LACUNA_EXECUTOR", "abacus"),
         ("LACUNA_HOSTS", ","),
+        ("LACUNA_HOSTS", "localhost:8080"),
+        ("LACUNA_HOSTS", "::1"),
+        ("LACUNA_BIND", "127.0.0.1:0"),
+        ("LACUNA_DATABASE_URL", "sqlite:///"),
+        ("LACUNA_DATABASE_URL", "sqlite:///:memory:"),
         ("LACUNA_BIND", "8080"),
         ("LACUNA_BIND", "127.0.0.1:70000"),
         ("LACUNA_BIND", "0.0.0.0:8080"),
@@ -92,6 +97,11 @@ def test_a_redis_elsewhere_is_used_as_given(url: str) -> None:
     assert load({"LACUNA_REDIS_URL": url}).redis == url
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:8080", "localhost:0", "[::1]:8080", "127.8.0.1:80"])
+@pytest.mark.parametrize("address", ["127.0.0.1:8080", "localhost:1", "[::1]:8080", "127.8.0.1:80"])
 def test_every_loopback_address_can_be_bound(address: str) -> None:
     assert load({"LACUNA_BIND": address}).bind == address
+
+
+@pytest.mark.parametrize("hosts", ["localhost", "photos.local,127.0.0.1", "[::1],localhost"])
+def test_hosts_are_names_or_addresses_in_brackets(hosts: str) -> None:
+    assert load({"LACUNA_HOSTS": hosts}).hosts == tuple(hosts.split(","))

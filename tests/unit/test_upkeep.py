@@ -1,14 +1,22 @@
 """What upkeep repairs beside leases and files: bells that nobody heard."""
 
+import contextlib
+from pathlib import Path
+
+import pytest
 from sqlalchemy import Engine, update
+from sqlalchemy.exc import OperationalError
 
 from shared.bells.memory import MemoryRinger
 from shared.bells.ringer import RingFailed
+from shared.blobs.local import LocalBlobs
 from shared.database.tables import jobs as rows
-from shared.jobs.job import Lane
+from shared.jobs.job import Job, Lane
 from shared.jobs.store import Jobs
 from tests.conftest import MakesJobs
+from worker.upkeep.reaper import Reaper
 from worker.upkeep.ringer import ring_again
+from worker.upkeep.sweeper import sweep
 
 
 def test_a_due_row_whose_bell_was_lost_is_rung_for_again_in_its_lane_and_once_a_round(
@@ -43,3 +51,42 @@ def test_while_redis_is_away_upkeep_tries_one_bell_and_goes_on_with_its_round(jo
     away = Away()
     ring_again(jobs, away, older_than_seconds=10)
     assert away.calls == 1
+
+
+def test_a_file_that_is_no_blob_is_left_alone_and_stops_nobody(jobs: Jobs, tmp_path: Path) -> None:
+    blobs = LocalBlobs(tmp_path / "blobs")
+    for stray in (".DS_Store", "ab/.DS_Store"):
+        path = tmp_path / "blobs" / stray
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"Finder was here")
+    draft = blobs.draft()
+    draft.write(b"an orphan")
+    draft.place("ab/01900000-0000-7000-8000-0000000000ab/upload")
+    assert sweep(jobs, blobs, grace_seconds=-1) == 1
+    assert (tmp_path / "blobs" / ".DS_Store").exists()
+
+
+def test_while_the_database_is_away_no_pass_counts_and_nothing_is_reaped_at_once_when_it_is_back(jobs: Jobs) -> None:
+    clock = [0.0]
+    reaper = Reaper(jobs, lease_seconds=30, tick_seconds=5, clocks=(lambda: clock[0],))
+    away = True
+    passes: list[float] = []
+
+    def reap(pardon: bool) -> list[Job]:
+        if away:
+            raise OperationalError("UPDATE", {}, Exception("away"))
+        if not pardon:
+            passes.append(clock[0])
+        return []
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(jobs, "reap", reap)
+        for _ in range(12):
+            clock[0] += 10
+            with contextlib.suppress(OperationalError):
+                reaper.reap()
+        away = False
+        for _ in range(12):
+            clock[0] += 5
+            reaper.reap()
+    assert passes[0] >= 120 + 30

@@ -1,7 +1,6 @@
 """TensorFlow: one traced function of unknown height and width. Never `model.predict` (seven times slower), never XLA on CPUs."""
 
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ from trainer.execution import Described
 class TensorFlowNetwork:
     """A network traced once for any batch, height and width."""
 
-    def __init__(self, model: Any, multiple: int, halo: int, device_lock: threading.Lock) -> None:
+    def __init__(self, model: Any, multiple: int, halo: int) -> None:
         import tensorflow as tf
 
         self.multiple = multiple
         self.halo = halo
-        self._device = device_lock  # one picture at a time on the device: two would only share its cores
         self._call = tf.function(
             lambda batch: model(batch, training=False),
             autograph=False,
@@ -31,16 +29,12 @@ class TensorFlowNetwork:
         """See `Network.run`: padded by reflection to the next multiple, and cropped again."""
         height, width = batch.shape[1:3]
         padded = pad(batch, self.multiple)
-        with self._device:
-            output = self._call(padded).numpy()
+        output = self._call(padded).numpy()
         return np.asarray(output[:, :height, :width], dtype=np.float32)
 
 
 class TensorFlowExecutor:
     """Keras on TensorFlow, in float32: right on every CPU. Imports TensorFlow when it loads the first network."""
-
-    def __init__(self) -> None:
-        self._device = threading.Lock()
 
     def load(self, folder: Path) -> TensorFlowNetwork:
         """See `Executor.load`."""
@@ -48,7 +42,7 @@ class TensorFlowExecutor:
         described, model = artifact.load_network(folder)
         architecture = networks.ARCHITECTURES[described.architecture]
         config = networks.parse(described.architecture, described.config)
-        return TensorFlowNetwork(model, architecture.multiple(config), architecture.halo(config), self._device)
+        return TensorFlowNetwork(model, architecture.multiple(config), architecture.halo(config))
 
     def describe(self) -> Described:
         """See `Executor.describe`."""

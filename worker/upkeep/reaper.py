@@ -29,10 +29,9 @@ class Reaper:
         """One pass; what was reaped."""
         now = [clock() for clock in self._clocks]
         late = any(not 0 <= current - last <= self._late for current, last in zip(now, self._last, strict=True))
-        self._last = now
         if late:
             self._paused_until = now[0] + self._lease
             events.emit("upkeep.late", paused_s=self._lease)
-        if now[0] < self._paused_until:
-            return []
-        return self._jobs.reap()
+        reaped = self._jobs.reap(pardon=now[0] < self._paused_until)
+        self._last = now  # of a pass that succeeded: as long as the database is away, there is none
+        return reaped

@@ -12,9 +12,10 @@ CHUNK = 500
 def sweep(jobs: Jobs, blobs: Blobs, grace_seconds: float) -> int:
     """One pass; how many blobs and drafts were removed.
 
-    Left alone: what a row names, whatever a running job has, and all of a job that changed within the grace.
+    Left alone: what a row names, whatever a running job has, all of a job that changed within the grace, and files that are
+    no blobs.
     """
-    old = sorted(blob.key for blob in blobs.stored() if blob.age_seconds > grace_seconds)
+    old = sorted(blob.key for blob in blobs.stored() if blob.age_seconds > grace_seconds and blob.key.count("/") == 2)
     by_owner = [(owner, list(keys)) for owner, keys in groupby(old, key=lambda key: key.split("/")[1])]
     removed = 0
     for start in range(0, len(by_owner), CHUNK):

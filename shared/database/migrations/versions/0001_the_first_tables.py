@@ -207,6 +207,7 @@ def upgrade() -> None:
             postgresql_where=sa.text("state = 'running'"),
         )
         batch_op.create_index("ix_jobs_owner", ["owner_id", "id"], unique=False)
+        batch_op.create_index("ix_jobs_owner_state", ["owner_id", "state", "id"], unique=False)
 
     op.create_table(
         "items",
