@@ -51,3 +51,5 @@ class BackgroundRinger:
                 ringer.ring(lane, job_id)
             except RingFailed as error:
                 events.emit("bell.failed", job_id=job_id, reason=str(error))
+            except Exception as error:  # noqa: BLE001  # told, and the next bell may ring: a thread that ended would never
+                events.emit("bell.failed", job_id=job_id, cause=error)

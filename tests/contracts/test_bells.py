@@ -276,6 +276,21 @@ def test_whatever_the_address_the_worker_listens_behind_the_guard(url: str) -> N
     assert type(celery_app(url).connection_for_read().transport) is GuardedTransport
 
 
+def test_a_ringer_with_a_mistake_in_it_rings_the_next_bell_all_the_same() -> None:
+    rung = threading.Event()
+
+    class Mistaken:
+        def ring(self, lane: str, job_id: str) -> None:
+            if job_id == "1":
+                raise RuntimeError("a mistake of ours")
+            rung.set()
+
+    ringer = BackgroundRinger(Mistaken)
+    ringer.ring("interactive", "1")
+    ringer.ring("interactive", "2")
+    assert rung.wait(60)
+
+
 class Stuck:
     """A ringer that hangs until it is let go, then fails."""
 
