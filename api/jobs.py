@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flask import Blueprint, Response, current_app, g, json, request, send_file, url_for
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
 from api import problems
@@ -15,6 +16,7 @@ from api.owner import owner_id
 from api.routes import Routes
 from api.schemas import JobPage, JobQuery, JobsQuery, JobView, NoQuery
 from api.wiring import Ports
+from shared import events
 from shared.errors import Refused
 from shared.jobs.job import Job, State
 
@@ -119,7 +121,7 @@ def view(ports: Ports, job: Job) -> dict[str, Any]:
         "owner": job.owner_id,
         "input": {name: value for name, value in job.input.items() if name != "key"},
         "progress": {"done": job.progress_done, "total": job.progress_total, "unit": job.progress_unit},
-        "position": ports.jobs.position(job),
+        "position": _position(ports, job),
         "eta_s": _eta_seconds(job),
         "created_at": _time(job.created_at),
         "started_at": _time(job.started_at),
@@ -177,6 +179,15 @@ def _result_name(job: Job, result: dict[str, Any]) -> str:
     name = CONTROLS.sub("_", str(job.input["name"])).replace("\\", "/").rsplit("/", 1)[-1].lstrip(".") or "picture"
     changed = result["type"] != f"image/{str(job.input['format']).lower()}"
     return f"{name}.{result['type'].removeprefix('image/').replace('jpeg', 'jpg')}" if changed else name
+
+
+def _position(ports: Ports, job: Job) -> int | None:
+    """None also where the database does not answer: a job that was accepted must not look refused for it."""
+    try:
+        return ports.jobs.position(job)
+    except SQLAlchemyError as error:
+        events.emit("watch.failed", reason=type(error).__name__)
+        return None
 
 
 def _eta_seconds(job: Job) -> float | None:

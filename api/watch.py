@@ -13,6 +13,8 @@ from shared.jobs.store import Jobs
 LOOK_SECONDS = 0.25
 WAITS = 16  # at once; further ones are answered as if their time were over
 
+stopping = threading.Event()  # set when this process is asked to end: who waits is answered at once
+
 
 class Watch:
     """Waiting for jobs. The thread starts with the first wait."""
@@ -37,8 +39,8 @@ class Watch:
         if job.final or seconds <= 0 or not self._enter(job):
             return job
         try:
-            while self._newer(job, until - time.monotonic()):
-                job = self._jobs.get(job.id) or job
+            while self._newer(job, until - time.monotonic()) and not stopping.is_set():
+                job = self._read(job)
                 if job.final or not (final or job.state is was):
                     break
             return job
@@ -48,7 +50,16 @@ class Watch:
     def _newer(self, job: Job, seconds: float) -> bool:
         """Wait until a newer version was seen; False when the time is over. Versions only rise."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._versions.get(job.id, 0) > job.version, max(0.0, seconds))
+            newer = lambda: stopping.is_set() or self._versions.get(job.id, 0) > job.version  # noqa: E731  # a sentence, where it is used
+            return self._changed.wait_for(newer, max(0.0, seconds))
+
+    def _read(self, job: Job) -> Job:
+        try:
+            return self._jobs.get(job.id) or job
+        except SQLAlchemyError as error:  # what was accepted must not be answered as if it had not been
+            events.emit("watch.failed", reason=type(error).__name__)
+            time.sleep(LOOK_SECONDS)
+            return job
 
     def _enter(self, job: Job) -> bool:
         with self._changed:

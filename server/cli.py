@@ -4,6 +4,7 @@ import os
 import sys
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
 from server import doctor as doctor_module
 from server.migration import NewerDatabase
@@ -39,6 +40,8 @@ def up() -> None:
         sys.exit(str(error))
     except LacunaError as error:
         sys.exit(f"{error.kind.title}. {error.detail}")
+    except (SQLAlchemyError, OSError) as error:
+        sys.exit(f"The home or the database cannot be used: {error}\n`lacunad doctor` looks at both.")
 
 
 @main.command()
@@ -69,6 +72,8 @@ def migrate() -> None:
         sys.exit(str(error))
     except LacunaError as error:
         sys.exit(f"{error.kind.title}. {error.detail}")
+    except (SQLAlchemyError, OSError) as error:
+        sys.exit(f"The home or the database cannot be used: {error}\n`lacunad doctor` looks at both.")
 
 
 @main.command(short_help="Say what is there and what is missing.")

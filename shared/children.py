@@ -74,11 +74,12 @@ class Child:
         self.process.wait()
 
     def stop(self, grace_seconds: float) -> None:
-        """Ask it to end, wait so long, then kill what is left of its group."""
+        """Ask it to end, wait so long, then kill what is left of its group. `last_beat` is what it said last."""
         self.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(grace_seconds)
         self.kill()
+        self.listen(0)
         self.close()
 
     def close(self) -> None:

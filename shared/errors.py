@@ -103,5 +103,10 @@ def outcome_of(error: BaseException) -> Outcome:
     if isinstance(error, LacunaError):
         return Outcome(error.code, error.kind.title, error.detail, isinstance(error, Transient))
     if isinstance(error, OSError) and error.errno is not None:  # the system's; a library's own has no number
-        return Outcome("internal", CODES["internal"].title, "The storage did not answer; the attempt is made again.", True)
+        return Outcome(
+            "internal",
+            CODES["internal"].title,
+            "The storage did not answer. Try again; the log holds the cause under this request id.",
+            True,
+        )
     return Outcome("internal", CODES["internal"].title, CODES["internal"].advice, False)

@@ -56,20 +56,33 @@ class Settings(BaseModel):
     def _split(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
+    @field_validator("home", mode="before")
+    @classmethod
+    def _unset(cls, value: Any) -> Any:
+        return value if value != "" else _home()  # else it would be the working directory
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
     @model_validator(mode="after")
-    def _possible(self) -> "Settings":
+    def _can_be_reached(self) -> "Settings":
         host, _, port = self.bind.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) <= 65535:
             raise ValueError("BIND must look like 127.0.0.1:8080")
+        if ":" in host.strip("[]") and not (host.startswith("[") and host.endswith("]")):
+            raise ValueError("BIND must have an IPv6 address in brackets: [::1]:8080")
+        if odd := set("%?#") & set(str(self.home)):
+            raise ValueError(f"HOME must not hold {' '.join(sorted(odd))}: it becomes a part of addresses in which these mean something")
         if not _is_loopback(host):
             raise ValueError("BIND must be a loopback address: keys, which other addresses need, do not exist yet")
-        if odd := [name for name in self.hosts if not HOST.fullmatch(name)]:
-            raise ValueError(f"HOSTS takes names without a port, and IPv6 addresses in brackets; {odd[0]} is neither")
+        if strange := [name for name in self.hosts if not HOST.fullmatch(name)]:
+            raise ValueError(f"HOSTS takes names without a port, and IPv6 addresses in brackets; {strange[0]} is neither")
+        return self
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Settings":
         if self.renew_seconds * 2 > self.lease_seconds:
             raise ValueError("LEASE_SECONDS must be at least twice RENEW_SECONDS, so that one lost renewal loses no lease")
         if self.sweep_seconds < self.request_seconds:
@@ -145,7 +158,7 @@ def _is_redis(url: str) -> bool:
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     what = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:  # said by `_possible`, of several settings: it begins with a name
+    if not first["loc"]:  # said by a validator, of several settings: it begins with a name
         return f"{PREFIX}{what}."
     name = PREFIX + str(first["loc"][0]).upper()
     if first["type"] == "extra_forbidden":

@@ -4,6 +4,7 @@ Started by `worker/guardian.py`, which kills and restarts it when it falls silen
 """
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -38,10 +39,6 @@ def main() -> None:
     worker = f"{socket.gethostname()}:{os.getpid()}"
     loop = Loop(ports, keeper, committer, worker, LANES, memory.budget_bytes(chosen.memory) // BYTES_PER_PIXEL)
     looker = Looker(loop, chosen)
-    children.beat(lambda: _beat(keeper))
-    keeper.start()
-    committer.start()
-    looker.start()
 
     def stop(**_: Any) -> None:
         events.emit("part.stopping", part="worker")
@@ -50,14 +47,26 @@ def main() -> None:
         timer.daemon = True
         timer.start()
 
+    def stop_early(*_: Any) -> None:
+        """SIGTERM before Celery listens for it."""
+        stop()
+        raise SystemExit
+
     signals.worker_shutting_down.connect(stop, weak=False)
     signals.setup_logging.connect(lambda **_: None, weak=False)  # ours is set up already
     app = celery_app(chosen.redis)
     tasks.register(app, loop)
-    _listen(app, chosen.workers)
-    looker.stop()
-    committer.stop()
-    keeper.stop()
+    signal.signal(signal.SIGTERM, stop_early)
+    children.beat(lambda: _beat(keeper))
+    keeper.start()
+    committer.start()
+    looker.start()
+    try:
+        _listen(app, chosen.workers)
+    finally:
+        looker.stop()
+        committer.stop()
+        keeper.stop()
 
 
 def _listen(app: Celery, threads: int) -> None:

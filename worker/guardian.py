@@ -15,6 +15,7 @@ from shared import children, events, settings
 from shared.children import Child
 from shared.database.engine import open_database
 from shared.errors import CODES, Outcome
+from shared.jobs.job import State
 from shared.jobs.store import Jobs
 from shared.settings import Settings
 
@@ -45,6 +46,7 @@ def guard(chosen: Settings, stopping: threading.Event) -> None:
         lived = _watch(child, chosen.silence_seconds, stopping)
         if stopping.is_set():
             child.stop(chosen.grace_seconds + 5)
+            _put_right(jobs, {"held": child.last_beat.get("held", [])})  # we stopped it: nobody is suspect
             return
         child.kill()
         child.listen(0)  # what it said last
@@ -74,7 +76,7 @@ def _put_right(jobs: Jobs, beat: dict[str, Any]) -> None:
     try:
         for job_id, token in map(tuple, beat.get("held", [])):
             job = jobs.get(job_id)
-            if job is None or job.token != token:
+            if job is None or job.token != token or job.state is not State.RUNNING:
                 continue
             if (job_id, token) in suspects:
                 jobs.retry(job, lost, 1.0, alone=True)

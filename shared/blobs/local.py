@@ -68,11 +68,11 @@ class LocalDraft:
 
 def _to_the_platter(descriptor: int) -> None:
     """Sync; on macOS fsync alone leaves the bytes in the drive's cache."""
-    full_sync: int | None = getattr(fcntl, "F_FULLFSYNC", None)
-    if full_sync is None:
-        os.fsync(descriptor)
-    else:
-        fcntl.fcntl(descriptor, full_sync)
+    if (full_sync := getattr(fcntl, "F_FULLFSYNC", None)) is not None:
+        with contextlib.suppress(OSError):  # some file systems do not know it
+            fcntl.fcntl(descriptor, full_sync)
+            return
+    os.fsync(descriptor)
 
 
 class LocalBlobs:

@@ -91,6 +91,8 @@ def _png(file: BinaryIO, size: int) -> Header:
         name, length = _png_chunk(file, size)
         if name == b"IHDR":
             raise Refused("image_corrupt", "It has two headers.")
+        if name == b"acTL" and length != 8:
+            raise Refused("image_corrupt", "Its animation has an impossible header.")
         if name == b"acTL":
             _png_data(file, name, length)
             raise Refused("multiple_frames", "It is an animated PNG: restore its frames as single pictures.")

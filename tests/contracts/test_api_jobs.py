@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # jsonschema has no types
 from sqlalchemy import insert, update
+from sqlalchemy.exc import OperationalError
 
+from api import watch
 from api.watch import WAITS
 from shared.database.tables import jobs as jobs_table
 from shared.database.tables import owners
@@ -338,3 +341,24 @@ def test_a_result_whose_file_is_gone_has_expired(house: House) -> None:
     house.ports.blobs.delete(str(job.result_key))
     answer = house.get(f"/v1/jobs/{job.id}/result")
     assert (code(answer), answer.status_code) == ("result_expired", 410)
+
+
+def test_who_waits_is_answered_at_once_when_the_service_stops(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopping = threading.Event()
+    monkeypatch.setattr(watch, "stopping", stopping)
+    job = house.restored()
+    waiter = Behind(lambda: house.get(f"/v1/jobs/{job.id}?wait=60"))
+    house.waiting(1)
+    stopping.set()
+    assert waiter.answer().json["state"] == "queued"
+
+
+def test_a_database_that_goes_away_after_the_row_was_written_does_not_make_the_job_look_refused(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("away"))
+
+    monkeypatch.setattr(house.ports.jobs, "position", away)
+    answer = house.restore()
+    assert (answer.status_code, answer.json["position"]) == (202, None)

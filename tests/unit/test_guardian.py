@@ -1,15 +1,20 @@
 """What a dead worker held is put right at once: the suspect alone, its neighbours unharmed."""
 
+import json
+import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from shared import children
 from shared.children import Child
 from shared.jobs.job import Job, Lane, State
 from shared.jobs.store import Jobs
+from shared.settings import Settings
 from tests.conftest import MakesJobs
 from worker import guardian
 
@@ -32,6 +37,8 @@ def now(jobs: Jobs, job: Job) -> tuple[State, int, bool]:
     assert found is not None
     return found.state, found.attempts, found.alone
 
+
+stop = Child.stop  # the real one
 
 UNHARMED = (State.QUEUED, 0, False)
 SUSPECT = (State.QUEUED, 1, True)
@@ -110,3 +117,31 @@ def test_a_guardian_that_stops_watches_no_longer() -> None:
     stopping.set()
     guardian._watch(cast(Child, child), 30, stopping)
     assert child.moments == [WELL]
+
+
+def test_what_a_stopped_worker_still_held_is_given_back_and_nobody_is_suspect(
+    jobs: Jobs, held: list[Job], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It beats once with what it holds, and is deaf to SIGTERM: the grace ends with SIGKILL."""
+    said = json.dumps(beat(held, begun=held, overdue=[]))
+    program = f"""
+import json, signal, time
+from shared import children
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+children.beat(lambda: json.loads({said!r}))
+time.sleep(600)
+"""
+    monkeypatch.setattr(children, "python", lambda *_: [sys.executable, "-c", program])
+    monkeypatch.setattr(guardian, "open_database", lambda _: jobs._engine)
+    stopping = threading.Event()
+    heard = Child.listen
+
+    def listen(self: Child, timeout_seconds: float) -> None:
+        heard(self, timeout_seconds)
+        if self.last_beat:
+            stopping.set()
+
+    monkeypatch.setattr(Child, "listen", listen)
+    monkeypatch.setattr(Child, "stop", lambda self, _: stop(self, 0.1))
+    guardian.guard(Settings(home=tmp_path), stopping)
+    assert [now(jobs, job) for job in held] == [UNHARMED] * 3

@@ -158,3 +158,7 @@ def test_a_chunk_longer_than_the_file_is_truncated_and_nothing_is_allocated_for_
 )
 def test_a_header_that_goes_on_for_ever_is_not_read_to_its_end(data: bytes) -> None:
     assert refused(data) == "image_corrupt"
+
+
+def test_an_animation_s_header_is_not_read_if_it_is_longer_than_one_can_be() -> None:
+    assert refused(png(ihdr(1, 1), chunk(b"acTL", b"\0" * 9), IDAT)) == "image_corrupt"

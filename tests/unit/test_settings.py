@@ -52,6 +52,11 @@ def test_what_a_parent_tells_its_child_and_what_the_client_reads_are_no_settings
         ("LACUNA_HOSTS", "localhost:8080"),
         ("LACUNA_HOSTS", "::1"),
         ("LACUNA_BIND", "127.0.0.1:0"),
+        ("LACUNA_BIND", "::1:8080"),
+        ("LACUNA_BIND", "[::1:8080"),
+        ("LACUNA_HOME", "photos/a?b"),
+        ("LACUNA_HOME", "photos/a%41b"),
+        ("LACUNA_HOME", "photos/a#b"),
         ("LACUNA_DATABASE_URL", "sqlite:///"),
         ("LACUNA_DATABASE_URL", "sqlite:///:memory:"),
         ("LACUNA_BIND", "8080"),
@@ -105,3 +110,7 @@ def test_every_loopback_address_can_be_bound(address: str) -> None:
 @pytest.mark.parametrize("hosts", ["localhost", "photos.local,127.0.0.1", "[::1],localhost"])
 def test_hosts_are_names_or_addresses_in_brackets(hosts: str) -> None:
     assert load({"LACUNA_HOSTS": hosts}).hosts == tuple(hosts.split(","))
+
+
+def test_an_empty_home_is_the_usual_one_and_not_the_working_directory() -> None:
+    assert load({"LACUNA_HOME": ""}).home == Settings().home
