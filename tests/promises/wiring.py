@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from sqlalchemy.exc import OperationalError
 from uuid_utils import uuid7
 
 from shared.blobs.local import LocalBlobs
 from shared.blobs.store import Draft
 from shared.database.engine import open_database
 from shared.database.migration import migrate
+from shared.errors import Outcome
 from shared.jobs.job import Job, Kind, Lane, NewJob, blob_key
 from shared.jobs.store import Jobs
 from shared.settings import Settings
@@ -44,6 +46,25 @@ class Running:
 
     def describe(self) -> Described:
         return Described("test", "float32", "cpu")
+
+
+class Forgetful(Jobs):
+    """A store whose database is away the first times that an attempt's end is written."""
+
+    times = 2
+
+    def _away(self) -> None:
+        if self.times:
+            self.times -= 1
+            raise OperationalError("UPDATE", {}, Exception("away"))
+
+    def fail(self, job: Job, outcome: Outcome) -> bool:
+        self._away()
+        return super().fail(job, outcome)
+
+    def retry(self, job: Job, outcome: Outcome, delay_seconds: float, alone: bool = False) -> bool:
+        self._away()
+        return super().retry(job, outcome, delay_seconds, alone)
 
 
 def ports(home: Path, network: Network | None = None, lease_seconds: float = 30) -> Ports:

@@ -19,9 +19,7 @@ from shared import children
 from shared.children import Child
 from shared.database.tables import jobs as jobs_table
 from shared.database.tables import jobs as rows
-from shared.errors import Outcome
 from shared.jobs.job import Job, Lane, State
-from shared.jobs.store import Jobs
 from tests.promises import wiring
 from tests.promises.programs import eventually
 from worker import alone, app, keeper, patience
@@ -296,25 +294,6 @@ def test_a_suspect_that_overruns_its_deadline_again_is_timed_out(suspect: tuple[
     assert [child.ended() for child in own] == [-signal.SIGKILL]
 
 
-class Forgetful(Jobs):
-    """A store whose database is away the first times that an attempt's end is written."""
-
-    times = 2
-
-    def _away(self) -> None:
-        if self.times:
-            self.times -= 1
-            raise OperationalError("UPDATE", {}, Exception("away"))
-
-    def fail(self, job: Job, outcome: Outcome) -> bool:
-        self._away()
-        return super().fail(job, outcome)
-
-    def retry(self, job: Job, outcome: Outcome, delay_seconds: float, alone: bool = False) -> bool:
-        self._away()
-        return super().retry(job, outcome, delay_seconds, alone)
-
-
 @pytest.mark.parametrize(
     ("program", "deadline_seconds", "state"),
     [(ENDLESS, 0.1, State.FAILED), ("raise SystemExit(1)", 60.0, State.QUEUED)],
@@ -327,7 +306,7 @@ def test_how_a_suspect_ended_is_written_when_the_database_is_back(
     monkeypatch.setattr(keeper, "BASE_DEADLINE_SECONDS", deadline_seconds)
     ports, job = suspect
     alone_with(monkeypatch, program)
-    jobs = Forgetful(ports.jobs._engine, 30)
+    jobs = wiring.Forgetful(ports.jobs._engine, 30)
     run_alone(replace(ports, jobs=jobs), job)
     assert states(ports, [job]) == [state]
     assert jobs.times == 0

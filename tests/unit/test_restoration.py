@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sqlalchemy.exc import OperationalError
 
-from shared.errors import Outcome, Transient, outcome_of
+from shared.errors import Transient, outcome_of
 from shared.jobs.job import Job, Lane, State
-from shared.jobs.store import Jobs
 from tests.promises import wiring
 from worker import patience
 from worker.committer import Committer
@@ -85,32 +83,13 @@ def test_after_a_cancel_no_tile_begins_and_nothing_is_stored(tmp_path: Path) -> 
     assert [blob.key for blob in ports.blobs.stored()] == [job.input["key"]]
 
 
-class Forgetful(Jobs):
-    """A store whose database is away the first times that an attempt's end is written."""
-
-    times = 2
-
-    def _away(self) -> None:
-        if self.times:
-            self.times -= 1
-            raise OperationalError("UPDATE", {}, Exception("away"))
-
-    def fail(self, job: Job, outcome: Outcome) -> bool:
-        self._away()
-        return super().fail(job, outcome)
-
-    def retry(self, job: Job, outcome: Outcome, delay_seconds: float, alone: bool = False) -> bool:
-        self._away()
-        return super().retry(job, outcome, delay_seconds, alone)
-
-
 @pytest.mark.parametrize(("error", "state"), [(RuntimeError(), State.FAILED), (OSError(errno.EIO, "the disk is away"), State.QUEUED)])
 def test_an_end_that_could_not_be_written_is_written_when_the_database_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, state: State
 ) -> None:
     monkeypatch.setattr(patience, "AGAIN_SECONDS", 0.001)
     ports = wiring.ports(tmp_path, Raising(error))
-    jobs = Forgetful(ports.jobs._engine, 30)
+    jobs = wiring.Forgetful(ports.jobs._engine, 30)
     assert ended(replace(ports, jobs=jobs)).state is state
     assert jobs.times == 0
 
