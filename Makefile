@@ -1,13 +1,16 @@
 # Every command makes its own environment in .venv from hashed requirements; nothing but Python and make must be there.
 PYTHON ?= python3
 BIN := .venv/bin
+COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo up test lint lock
+EXPORTED := $(patsubst %/weights.safetensors,%/openvino/export.json,$(wildcard trainer/pretrained/*/weights.safetensors))
+
+.PHONY: help demo up test lint bench serving lock
 .DEFAULT_GOAL := help
 
 help: ## list these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-6s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
 
 .venv/.ready: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Lacuna needs Python 3.11 to 3.13; this is {v[0]}.{v[1]}. Say: make PYTHON=python3.12 …")'
@@ -17,13 +20,17 @@ help: ## list these commands
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: .venv/.ready ## restore real photos through the real service, and show how well it went
+trainer/pretrained/%/openvino/export.json: trainer/pretrained/%/weights.safetensors trainer/execution/export.py .venv/.ready
+	@$(BIN)/python -m trainer export $(<D)
+	@touch $@
+
+demo: .venv/.ready $(EXPORTED) ## restore real photos through the real service, and show how well it went
 	@$(BIN)/python -m demo
 
-up: .venv/.ready ## start the service at http://127.0.0.1:8080; Ctrl-C stops it
+up: .venv/.ready $(EXPORTED) ## start the service at http://127.0.0.1:8080; Ctrl-C stops it
 	@$(BIN)/lacunad up
 
-test: .venv/.ready lint ## check the code and run every test
+test: .venv/.ready $(EXPORTED) lint ## check the code and run every test
 	@$(BIN)/python -m pytest -q
 
 lint: .venv/.ready ## style, types, import contracts
@@ -32,6 +39,20 @@ lint: .venv/.ready ## style, types, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
+bench: .venv/.ready $(EXPORTED) ## measure the engine on this machine (minutes; let it be alone)
+	@$(BIN)/python -m benchmarks.engine
+
+serving: .venv/serving/.ready ## an environment without TensorFlow, in .venv/serving: all that a worker needs that restores on a CPU
+
+.venv/serving/.ready: requirements/serving.txt pyproject.toml $(EXPORTED)
+	@$(PYTHON) -m venv --clear .venv/serving
+	@.venv/serving/bin/pip install --quiet --require-hashes -r requirements/serving.txt
+	@$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
+	@.venv/serving/bin/pip install --quiet --no-deps --no-index --find-links build/wheel lacuna
+	@rm -r build/wheel
+	@touch $@
+
 lock: ## write the hashed requirements anew (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --output-file requirements/runtime.txt pyproject.toml
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --group dev --constraints requirements/runtime.txt --output-file requirements/dev.txt pyproject.toml
+	uv $(COMPILE) --extra full --output-file requirements/full.txt pyproject.toml
+	uv $(COMPILE) --constraints requirements/full.txt --output-file requirements/serving.txt pyproject.toml
+	uv $(COMPILE) --constraints requirements/full.txt --extra full --group dev --output-file requirements/dev.txt pyproject.toml

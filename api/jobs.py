@@ -4,7 +4,6 @@ import base64
 import binascii
 import re
 import uuid
-from datetime import UTC, datetime
 from typing import Any
 
 from flask import Blueprint, Response, current_app, g, json, request, send_file, url_for
@@ -14,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 from api import problems
 from api.owner import owner_id
 from api.routes import Routes
-from api.schemas import JobPage, JobQuery, JobsQuery, JobView, NoQuery
+from api.schemas import JobPage, JobQuery, JobsQuery, JobView, NoQuery, timestamp
 from api.wiring import Ports
 from shared import events
 from shared.errors import Refused
@@ -123,10 +122,10 @@ def view(ports: Ports, job: Job) -> dict[str, Any]:
         "progress": {"done": job.progress_done, "total": job.progress_total, "unit": job.progress_unit},
         "position": _position(ports, job),
         "eta_s": _eta_seconds(job),
-        "created_at": _time(job.created_at),
-        "started_at": _time(job.started_at),
-        "finished_at": _time(job.finished_at),
-        "expires_at": _time(job.expires_at),
+        "created_at": timestamp(job.created_at),
+        "started_at": timestamp(job.started_at),
+        "finished_at": timestamp(job.finished_at),
+        "expires_at": timestamp(job.expires_at),
         "links": links(job),
     }
     return JobView.model_validate(shown).model_dump(mode="json")
@@ -196,12 +195,6 @@ def _eta_seconds(job: Job) -> float | None:
         return None
     took = (job.changed_at - job.started_at) / 1000
     return round(took / job.progress_done * (job.progress_total - job.progress_done), 1)
-
-
-def _time(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
-        return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _cursor(job_id: str) -> str:

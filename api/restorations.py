@@ -93,7 +93,7 @@ def _accept(ports: Ports, upload: Upload, reservation: Reservation | None, finge
             "name": image.name or "picture", "bytes": image.draft.size, "sha256": image.draft.sha256(), "format": found.format,
             "width": found.width, "height": found.height, "mode": found.mode, "bits": found.bits, "key": blob_key(job_id, "upload"),
         },
-        params={"format": fields.format},
+        params={"format": fields.format, "speed": fields.speed},
         pixels=found.pixels,
         max_attempts=ports.settings.max_attempts,
         request_id=g.request_id,

@@ -1,8 +1,16 @@
 """What goes over the wire, as pydantic models: the answers are built from them, OpenAPI is made from them."""
 
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+
+def timestamp(milliseconds: int | None) -> str | None:
+    """Milliseconds since 1970 as RFC 3339 in UTC."""
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class View(BaseModel):
@@ -140,6 +148,33 @@ class ModelPage(View):
     next: str | None
 
 
+class WorkerView(View):
+    """A worker process that was heard of within the last lease."""
+
+    id: str = Field(description="host and process")
+    lanes: list[str]
+    executor: str = Field(description="what it runs networks with: openvino or tensorflow")
+    precision: str = Field(description="float32 or bfloat16")
+    device: str = Field(description="cpu or gpu")
+    started_at: str
+    seen_at: str
+
+
+class DiskView(View):
+    """Where pictures are kept, in bytes."""
+
+    free: int
+    min_free: int = Field(description="below this, uploads are refused")
+
+
+class SystemView(View):
+    """What Lacuna runs on."""
+
+    version: str
+    workers: list[WorkerView]
+    disk: DiskView
+
+
 class RestorationForm(Form):
     """The fields beside `image`."""
 
@@ -148,6 +183,7 @@ class RestorationForm(Form):
         None, min_length=1, max_length=140, description="`name`, `name@version` or `name@alias`; none: the task's default"
     )
     format: Literal["keep", "png", "jpeg"] = "keep"
+    speed: Literal["normal", "best"] = Field("normal", description="best: the mean of all eight turns and mirrorings, eight times the work")
     lane: Literal["interactive", "bulk"] = "interactive"
     label: str | None = Field(None, max_length=200, description="yours, to find jobs by")
 

@@ -10,6 +10,7 @@ from shared.database.engine import open_database
 from shared.jobs.store import Jobs
 from shared.models.store import Models
 from shared.settings import Settings
+from shared.workers.store import Workers
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Ports:
     settings: Settings
     jobs: Jobs
     models: Models
+    workers: Workers
     blobs: Blobs
     ringer: Ringer
     watch: Watch
@@ -32,6 +34,7 @@ def make(settings: Settings) -> Ports:
         settings=settings,
         jobs=jobs,
         models=Models(engine),
+        workers=Workers(engine, settings.lease_seconds),
         blobs=LocalBlobs(settings.blobs),
         ringer=BackgroundRinger(lambda: _celery_ringer(settings)),
         watch=Watch(jobs),

@@ -70,6 +70,7 @@ class Lacuna:
         task: str = "denoise",
         model: str | None = None,
         format: str = "keep",  # noqa: A002  the API's own word
+        speed: str = "normal",
         label: str | None = None,
         wait_s: int = 0,
     ) -> Job:
@@ -77,7 +78,7 @@ class Lacuna:
 
         With `wait_s` (at most 60) seconds the server holds its answer until the job is final or the time is over.
         """
-        fields = {"task": task, "format": format} | _given(model=model, label=label)
+        fields = {"task": task, "format": format, "speed": speed} | _given(model=model, label=label)
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         if wait_s:
             headers["Prefer"] = f"wait={wait_s}"

@@ -27,6 +27,7 @@ class Order:
     task: str = "denoise"
     model: str | None = None
     format: str = "keep"
+    speed: str = "normal"
     label: str | None = None
     overwrite: bool = False
 
@@ -132,7 +133,7 @@ class Restoring:
         self._check(file, target)
         self._news.put((file, None))
         order = self.order
-        job = self._lacuna.restore(file, task=order.task, model=order.model, format=order.format, label=order.label)
+        job = self._lacuna.restore(file, task=order.task, model=order.model, format=order.format, speed=order.speed, label=order.label)
         job = self._end(job, file)
         if job["state"] != "succeeded":
             return Outcome(file, job, error=_end_of(job))

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from server import doctor as doctor_module
 from server.migration import NewerDatabase
 from server.migration import migrate as migrate_database
-from server.up import CannotStart
+from server.up import CannotStart, check_executor
 from server.up import up as run_everything
 from shared import children, events
 from shared import settings as settings_module
@@ -53,6 +53,10 @@ def api() -> None:
 @main.command()
 def worker() -> None:
     """Only a worker, with its guardian."""
+    try:
+        check_executor(_settings())
+    except CannotStart as error:
+        sys.exit(str(error))
     _become(children.python("worker.guardian"))
 
 

@@ -1,14 +1,16 @@
 """`lacunad doctor`: what is there, what is missing, and what to do about it."""
 
-import importlib.util
+import json
 import os
 import platform
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from shared import children
 from shared.bells import reach
 from shared.database import migration
 from shared.database.engine import open_database
@@ -78,6 +80,10 @@ def _models() -> Finding:
 
 
 def _executor(settings: Settings) -> Finding:
-    if importlib.util.find_spec("tensorflow") is None:
-        return Finding("executor", "TensorFlow is not installed", "Install Lacuna's requirements again.")
-    return Finding("executor", f"tensorflow, float32 (LACUNA_EXECUTOR={settings.executor})")
+    """As a worker would choose it: asked of the trainer, in a process of its own."""
+    argv = children.python("trainer", "executor", "--setting", settings.executor)
+    asked = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    if asked.returncode:
+        return Finding("executor", "none", asked.stderr.strip().splitlines()[-1])
+    said = json.loads(asked.stdout)
+    return Finding("executor", f"{said['executor']}, {said['precision']}, {said['device']} (LACUNA_EXECUTOR={settings.executor})")

@@ -2,6 +2,7 @@
 
 import fcntl
 import http.client
+import importlib.util
 import signal
 import socket
 import threading
@@ -78,6 +79,7 @@ def up(settings: Settings, say: Callable[[str], None]) -> None:
     settings.run.mkdir(parents=True, exist_ok=True)
     lock = _lock(settings)
     _check_port(settings)
+    check_executor(settings)
     for sentence in migrate(settings):
         say(sentence)
     stopping = threading.Event()
@@ -169,3 +171,9 @@ def _check_port(settings: Settings) -> None:
             probe.bind((host.strip("[]"), int(port)))
         except OSError as error:
             raise CannotStart(f"Port {port} on {host} is taken. Stop what uses it, or set LACUNA_BIND to another.") from error
+
+
+def check_executor(settings: Settings) -> None:
+    """Raises `CannotStart` if what the setting asks for is not installed. A worker would find out too, at each of its starts."""
+    if settings.executor != "auto" and importlib.util.find_spec(settings.executor) is None:
+        raise CannotStart(f"LACUNA_EXECUTOR={settings.executor}, and that is not installed: leave it at auto, or see docs/operations.md.")

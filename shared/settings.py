@@ -37,7 +37,9 @@ class Settings(BaseModel):
     max_upload: int = Field(10**9, ge=1, description="largest request, in bytes")
     max_pixels: int = Field(120_000_000, ge=1, description="largest picture, in pixels")
     memory: int = Field(0, ge=0, description="memory for pictures in work, in bytes; 0: half of the machine's or the container's")
-    executor: Literal["auto", "tensorflow"] = Field("auto", description="what runs the networks")
+    executor: Literal["auto", "openvino", "tensorflow"] = Field(
+        "auto", description="what runs the networks; auto: TensorFlow on a GPU, OpenVINO on a CPU"
+    )
     workers: int = Field(8, ge=1, le=256, description="pictures in work at once in a worker (one device; the others decode and encode)")
     lease_seconds: float = Field(30, gt=0, description="how long a worker may be silent before its pictures go to another")
     renew_seconds: float = Field(10, gt=0, description="how often a worker renews its leases")
@@ -104,6 +106,11 @@ class Settings(BaseModel):
     def blobs(self) -> Path:
         """The folder of the blob store."""
         return self.home / "blobs"
+
+    @property
+    def networks(self) -> Path:
+        """The cache of exported networks; worthless, it is made anew."""
+        return self.home / "networks"
 
     @property
     def run(self) -> Path:

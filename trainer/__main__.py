@@ -1,4 +1,4 @@
-"""`python -m trainer train|evaluate`: the trainer without a queue."""
+"""`python -m trainer train|evaluate|export|executor`: the trainer without a queue."""
 
 import json
 import os
@@ -10,9 +10,12 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from shared import settings
 from shared.errors import LacunaError, Refused
+from shared.models import manifest
 from shared.models.manifest import DataUsed, Manifest
 from trainer import artifact, datasets, evaluation, loop, networks
+from trainer.execution import choice, export
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -21,7 +24,7 @@ PROTOCOL = "gaussian, RandomState(0) per image, not clipped, 8-bit RGB output"
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Train and evaluate networks without a queue."""
+    """Train, evaluate and export networks without a queue."""
 
 
 @main.command()
@@ -47,7 +50,7 @@ def train(
     recipe = loop.Recipe.model_validate_json(recipe_json)
     sets = {folder: datasets.load([folder]) for folder in folders}
     training, validation = datasets.split(datasets.load(folders), recipe.validation_share)
-    crops = datasets.Crops(training, recipe.patch)
+    crops = datasets.Crops(training, recipe.patch, recipe.half_share)
     pixels = sum(picture.pixels.shape[0] * picture.pixels.shape[1] for picture in training)
     print(f"{len(training)} pictures to train on ({pixels / 1e6:.1f} Mpx), {len(validation)} held out", flush=True)
 
@@ -103,13 +106,12 @@ def _base(folder: Path, recipe: loop.Recipe) -> tuple[Manifest, dict[str, NDArra
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--sigmas", default="15 25 50", show_default=True, help="Noise levels in grey levels, separated by spaces.")
 @click.option("--rounded", is_flag=True, help="Clip and round the noisy picture to 8 bit first, as a user's file is.")
+@click.option("--executor", default="auto", show_default=True, type=click.Choice(["auto", "openvino", "tensorflow"]))
 @click.option("--json", "as_json", is_flag=True)
 @click.option("--record", is_flag=True, help="Write the figures into the artifact's manifest.")
-def evaluate(model: Path, folder: Path, sigmas: str, rounded: bool, as_json: bool, record: bool) -> None:
+def evaluate(model: Path, folder: Path, sigmas: str, rounded: bool, executor: str, as_json: bool, record: bool) -> None:
     """Figures of the artifact in folder MODEL on the clean pictures of FOLDER."""
-    from trainer.execution.tensorflow import TensorFlowExecutor
-
-    network = TensorFlowExecutor().load(model)
+    network = choice.choose(executor, settings.load().networks).load(model)
     pictures = [datasets.read(path) for path in datasets.picture_files(folder)]
     table = []
     for sigma in (float(word) for word in sigmas.split()):
@@ -125,8 +127,6 @@ def evaluate(model: Path, folder: Path, sigmas: str, rounded: bool, as_json: boo
 
 
 def _record(folder: Path, figures: dict[str, object]) -> None:
-    from shared.models import manifest
-
     described = manifest.read(folder)
     rows = [
         row for row in described.metrics.get("evaluations", []) if (row["protocol"], row["set"]) != (figures["protocol"], figures["set"])
@@ -135,8 +135,39 @@ def _record(folder: Path, figures: dict[str, object]) -> None:
     (folder / "manifest.json").write_text(manifest.dump(updated), encoding="utf-8")
 
 
+@main.command(name="export")
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
+def export_command(models: tuple[Path, ...]) -> None:
+    """Export the artifacts in the folders MODELS for OpenVINO, each beside its weights, unless that is done."""
+    for model in models:
+        described = manifest.read(model)
+        try:
+            if export.read(model / export.FOLDER, described) is None:
+                export.make(model, model / export.FOLDER)
+            exported = export.read(model / export.FOLDER, described)
+        except export.Inexpressible as error:
+            print(f"{described.reference}: OpenVINO cannot run it, TensorFlow will: {error}")
+            continue
+        if exported is None:
+            sys.exit(f"{described.reference}: what was exported does not read back; is the disk full?")
+        record = exported.record
+        print(
+            f"{described.reference}: exported; differs from Keras by {record.difference:.1e}, "
+            f"tiles with a halo of {record.halo} pixels agree to {record.tiled_psnr:.0f} dB"
+        )
+
+
+@main.command()
+@click.option("--setting", default="auto", show_default=True, type=click.Choice(["auto", "openvino", "tensorflow"]))
+def executor(setting: str) -> None:
+    """Say what networks run on here, as JSON. This is what `lacunad doctor` asks."""
+    print(json.dumps(vars(choice.choose(setting, settings.load().networks).describe())))
+
+
 if __name__ == "__main__":
     try:
         main()
     except LacunaError as error:
         sys.exit(f"{error.kind.title}. {error.detail}")
+    except (choice.CannotRun, settings.SettingsError) as error:
+        sys.exit(str(error))

@@ -63,17 +63,35 @@ def fingerprint(pictures: Sequence[Picture]) -> str:
     return hashlib.sha256("\n".join(sorted(picture.sha256 for picture in pictures)).encode()).hexdigest()
 
 
+def half(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture at half its width and height (Lanczos): finer detail per pixel, and less of a camera's own noise and JPEG."""
+    height, width = pixels.shape[:2]
+    size = (max(1, width // 2), max(1, height // 2))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), dtype=np.uint8)
+
+
 class Crops:
     """Random crops, flipped and rotated; pictures are drawn in proportion to their pixels."""
 
-    def __init__(self, pictures: Sequence[Picture], patch: int) -> None:
-        """`patch` is the side of a crop in pixels; smaller pictures are left out. Raises `Refused` if none is left."""
+    def __init__(self, pictures: Sequence[Picture], patch: int, half_share: float = 0.0) -> None:
+        """`patch` is the side of a crop in pixels; smaller pictures are left out. `half_share` of the crops come from `half`.
+
+        Raises `Refused` if no picture is left.
+        """
         self.patch = patch
-        self.pixels = [picture.pixels for picture in pictures if min(picture.pixels.shape[:2]) >= patch]
-        if not self.pixels:
-            raise Refused("dataset_not_found", f"No picture is at least {patch} pixels wide and high.")
-        area = np.array([pixels.shape[0] * pixels.shape[1] for pixels in self.pixels], dtype=np.float64)
-        self.share = np.cumsum(area / area.sum())
+        whole = [picture.pixels for picture in pictures]
+        halves = [half(pixels) for pixels in whole] if half_share else []
+        self.pixels: list[NDArray[np.uint8]] = []
+        weights: list[float] = []
+        for scaled, share in ((whole, 1 - half_share), (halves, half_share)):
+            fitting = [pixels for pixels in scaled if min(pixels.shape[:2]) >= patch]
+            if share and not fitting:
+                which = "No picture" if scaled is whole else "No picture at half its size"
+                raise Refused("dataset_not_found", f"{which} is at least {patch} pixels wide and high.")
+            area = sum(pixels.shape[0] * pixels.shape[1] for pixels in fitting)
+            self.pixels += fitting
+            weights += [share * pixels.shape[0] * pixels.shape[1] / area for pixels in fitting]
+        self.share = np.cumsum(weights)
 
     def draw(self, count: int, generator: np.random.Generator) -> NDArray[np.uint8]:
         """`count` crops, uint8 (count, patch, patch, 3)."""

@@ -31,11 +31,12 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    architecture: str = "unet"
+    architecture: Literal["dncnn", "unet"] = "unet"  # those that take one picture
     config: dict[str, Any] = {}
     steps: int = Field(44_000, ge=1, le=10_000_000)
     batch: int = Field(8, ge=1, le=1024)
     patch: int = Field(96, ge=16, le=1024, description="side of a crop in pixels")
+    half_share: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
     sigma_low: float = Field(0.0, ge=0, le=255, allow_inf_nan=False)
     sigma_high: float = Field(55.0, ge=0, le=255, allow_inf_nan=False)
     rounded_share: float = Field(0.5, ge=0, le=1, allow_inf_nan=False)

@@ -3,6 +3,7 @@
 Started by `worker/guardian.py`, which kills and restarts it when it falls silent.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,15 +14,18 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared import children, events, settings
 from shared.bells.celery import celery_app
 from shared.jobs.job import Lane
+from shared.workers.store import Worker
+from trainer.execution import choice
 from worker import memory, tasks, wiring
 from worker.committer import Committer
 from worker.keeper import Keeper
 from worker.looker import Looker
-from worker.loop import BYTES_PER_PIXEL, Loop
+from worker.loop import Loop
 
 LANES = (Lane.INTERACTIVE, Lane.BULK)
 
@@ -33,11 +37,14 @@ def main() -> None:
     children.hold_lifeline(last_seconds=chosen.grace_seconds + 5)
     children.expendable()
 
-    ports = wiring.make(chosen)
-    keeper = Keeper(ports.jobs, chosen.renew_seconds)
+    try:
+        ports = wiring.make(chosen)
+    except choice.CannotRun as error:
+        sys.exit(str(error))
+    worker = Worker(f"{socket.gethostname()}:{os.getpid()}", list(LANES), **vars(ports.networks.executor.describe()))
+    keeper = Keeper(ports.jobs, chosen.renew_seconds, lambda: ports.workers.present(worker))
     committer = Committer(ports.jobs, ports.blobs)
-    worker = f"{socket.gethostname()}:{os.getpid()}"
-    loop = Loop(ports, keeper, committer, worker, LANES, memory.budget_bytes(chosen.memory) // BYTES_PER_PIXEL)
+    loop = Loop(ports, keeper, committer, worker.id, LANES, memory.budget(chosen.memory).pixels)
     looker = Looker(loop, chosen)
 
     def stop(**_: Any) -> None:
@@ -67,6 +74,8 @@ def main() -> None:
         looker.stop()
         committer.stop()
         keeper.stop()
+        with contextlib.suppress(SQLAlchemyError):  # the database is away: it is forgotten after a lease
+            ports.workers.leave(worker)
 
 
 def _listen(app: Celery, threads: int) -> None:

@@ -1,7 +1,11 @@
-"""One thread per worker process keeps its leases: writes progress each second, learns what is no longer ours, renews."""
+"""One thread per worker process keeps its leases: writes progress each second, learns what is no longer ours, renews.
+
+Whenever leases would be renewed it also says that the worker lives, and what it runs networks with.
+"""
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,7 +16,7 @@ from shared.jobs.store import Jobs
 
 ROUND_SECONDS = 1.0
 BASE_DEADLINE_SECONDS = 60.0
-DEADLINE_SECONDS_PER_MPX = 60.0  # 30 where bfloat16 is native; nothing here runs in bfloat16 yet
+DEADLINE_SECONDS_PER_MPX = 60.0  # half of it would do where bfloat16 is native: this only tells the hung from the slow
 
 
 class LeaseLost(Exception):
@@ -58,15 +62,17 @@ class Held:
 
     def overdue(self) -> bool:
         """Whether it has run for longer than any healthy attempt would."""
-        limit = BASE_DEADLINE_SECONDS + DEADLINE_SECONDS_PER_MPX * self.job.pixels / 1e6
+        limit = BASE_DEADLINE_SECONDS + DEADLINE_SECONDS_PER_MPX * self.job.seen_pixels / 1e6
         return self.began is not None and self.computing and time.monotonic() - self.began > limit
 
 
 class Keeper:
     """The attempts of this process."""
 
-    def __init__(self, jobs: Jobs, renew_seconds: float) -> None:
+    def __init__(self, jobs: Jobs, renew_seconds: float, present: Callable[[], None] = lambda: None) -> None:
+        """`present` says that the worker lives; it may raise `SQLAlchemyError`."""
         self._jobs = jobs
+        self._present = present
         self._renew_seconds = renew_seconds
         self._lock = threading.Lock()
         self._held: dict[tuple[str, int], Held] = {}
@@ -102,7 +108,12 @@ class Keeper:
     def _run(self) -> None:
         written: dict[tuple[str, int], tuple[int, int]] = {}
         renewed_at = time.monotonic()
+        self._say_so()
+        said_at = time.monotonic()
         while not self._stopped.wait(ROUND_SECONDS):
+            if time.monotonic() - said_at >= self._renew_seconds:
+                self._say_so()
+                said_at = time.monotonic()
             held = {item.key: item for item in self.all()}
             written = {key: progress for key, progress in written.items() if key in held}
             if not held:
@@ -119,3 +130,9 @@ class Keeper:
             renewed_at = time.monotonic() if renew else renewed_at
             for key in held.keys() - ours:
                 held[key].lost.set()
+
+    def _say_so(self) -> None:
+        try:
+            self._present()
+        except SQLAlchemyError as error:  # nothing hangs on it
+            events.emit("keeper.failed", reason=type(error).__name__)

@@ -13,8 +13,6 @@ from worker.keeper import Held, Keeper
 from worker.restoration import restore
 from worker.wiring import Ports
 
-BYTES_PER_PIXEL = 450  # of memory while a picture is in work, measured at 4 Mpx: decoded, restored, the network's activations
-
 
 class Loop:
     """The work of one worker process, shared by its threads."""

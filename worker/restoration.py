@@ -10,6 +10,7 @@ from shared import events
 from shared.errors import outcome_of
 from shared.imaging import codec, tiles
 from shared.jobs.job import Success, blob_key, result_part
+from trainer.execution import ensemble
 from worker.committer import Committer
 from worker.keeper import Held, LeaseLost
 from worker.patience import until_answered
@@ -33,11 +34,12 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
                 held.check()  # it may have been canceled while others had the device
                 return network.run(batch)
 
+        passes = ensemble.averaged(run) if job.params.get("speed") == "best" else run
         height, width = source.colour.shape[:2]
-        plan = tiles.plan(height, width, network.halo, network.multiple)
+        plan = ports.networks.plan(network, height, width)
         restored = source.colour.copy()
         held.progress(0, len(plan))
-        for done, (tile, pixels) in enumerate(tiles.apply(run, source.colour, plan), 1):
+        for done, (tile, pixels) in enumerate(tiles.apply(passes, source.colour, plan), 1):
             restored[tile.top : tile.bottom, tile.left : tile.right] = pixels
             held.progress(done, len(plan))
 
@@ -50,10 +52,9 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
         finally:
             draft.discard()
 
-        described = ports.networks.executor.describe()
         result = {
             "bytes": draft.size, "sha256": draft.sha256(), "type": encoded.type, "width": width, "height": height,
-            "bits": source.header.bits, "executor": described.executor, "precision": described.precision,
+            "bits": source.header.bits, "executor": network.described.executor, "precision": network.described.precision,
             "seconds": round(time.monotonic() - (held.began or 0), 3),
         }  # fmt: skip
         held.conclude()

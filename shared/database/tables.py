@@ -266,3 +266,15 @@ reservations = Table(
     PrimaryKeyConstraint("owner_id", "key"),
     CheckConstraint("(job_id IS NULL) = (fingerprint IS NULL)", name="fulfilled_whole"),
 )
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),  # host:process, as in jobs.worker
+    Column("lanes", Document, nullable=False),
+    Column("executor", String(16), nullable=False),
+    Column("precision", String(16), nullable=False),
+    Column("device", String(16), nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),  # written whenever leases are renewed
+)

@@ -4,6 +4,7 @@ A tile is the part that is kept; its window is the tile with as much of the halo
 pixels of the picture. Up to about 4 Mpx a picture is one tile: the halo is the real cost.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,8 +15,16 @@ from shared.errors import Fault
 
 WHOLE_PIXELS = 4_000_000
 TILE = 1024
+SMALLEST = 64  # below this a window is nearly all halo
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # (1, h, w, 3) in 0..1 → the same
+
+
+def side(call_pixels: int, halo: int, multiple: int) -> int:
+    """The side of a tile whose window, halo and all, has at most `call_pixels`; never more than `TILE`, nor less than `SMALLEST`."""
+    margin = -(-halo // multiple) * multiple
+    fitting = (math.isqrt(call_pixels) - 2 * margin) // multiple * multiple
+    return max(SMALLEST, min(TILE, fitting))
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,11 @@ MOVES: dict[Move, tuple[frozenset[State], frozenset[State]]] = {
 }
 
 
+def passes(params: dict[str, Any]) -> int:
+    """How often the network sees each pixel: once, or in all eight turns and mirrorings."""
+    return 8 if params.get("speed") == "best" else 1
+
+
 @dataclass(frozen=True)
 class NewJob:
     """What the API decides about a job before it exists. Blobs named here are already stored."""
@@ -86,8 +91,8 @@ class NewJob:
 
     @property
     def cost_mpx(self) -> float:
-        """What it takes from its flow's share: megapixels, and a little for every file."""
-        return self.pixels / 1e6 + 0.01
+        """What it takes from its flow's share: megapixels that the network sees, and a little for every file."""
+        return self.pixels / 1e6 * passes(self.params) + 0.01
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,11 @@ class Job:
     started_at: int | None
     finished_at: int | None
     expires_at: int | None
+
+    @property
+    def seen_pixels(self) -> int:
+        """How many pixels the network sees."""
+        return self.pixels * passes(self.params)
 
     @property
     def model(self) -> str:

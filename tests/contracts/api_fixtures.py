@@ -33,6 +33,7 @@ from shared.jobs.store import Jobs
 from shared.models.manifest import Manifest
 from shared.models.store import Models
 from shared.settings import Settings
+from shared.workers.store import Workers
 
 SOON = 30.0  # seconds after which a test gives up; nothing is measured by it
 
@@ -196,7 +197,15 @@ def open_house(home: Path, busy_ms: int | None = None, **settings: Any) -> Itera
         event.listen(engine, "connect", lambda connection, _: connection.execute(f"PRAGMA busy_timeout={busy_ms}").close())
     jobs, models = Jobs(engine, known.lease_seconds), Models(engine)
     bells = Bells(jobs)
-    ports = Ports(settings=known, jobs=jobs, models=models, blobs=LocalBlobs(known.blobs), ringer=bells, watch=Watch(jobs))
+    ports = Ports(
+        settings=known,
+        jobs=jobs,
+        models=models,
+        workers=Workers(engine, known.lease_seconds),
+        blobs=LocalBlobs(known.blobs),
+        ringer=bells,
+        watch=Watch(jobs),
+    )
     try:
         yield House(engine, ports, bells, known.blobs)
     finally:

@@ -8,6 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # jsonschema has no types
 
 from shared.errors import CODES
+from shared.workers.store import Worker
 from tests.contracts.api_fixtures import House, code, open_house
 
 UNSAFE = [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "https://localhost"}, {"Origin": "http://localhost:81"},
@@ -121,6 +122,18 @@ def test_models_are_listed_with_their_manifests(house: House) -> None:
     (model,) = house.get("/v1/models").json["items"]
     assert (model["name"], model["version"], model["default"], model["aliases"], model["licence"]) == ("denoise", 1, True, [], "Apache-2.0")
     assert house.get("/v1/models/denoise").json["items"] == [model]
+
+
+def test_the_system_shows_the_living_workers_and_the_disk(house: House) -> None:
+    house.ports.workers.present(Worker("host:1", ["interactive", "bulk"], "openvino", "bfloat16", "cpu"))
+    shown = house.get("/v1/system").json
+    (worker,) = shown["workers"]
+    assert worker | {"started_at": "", "seen_at": ""} == {
+        "id": "host:1", "lanes": ["interactive", "bulk"], "executor": "openvino", "precision": "bfloat16", "device": "cpu",
+        "started_at": "", "seen_at": "",
+    }  # fmt: skip
+    assert worker["seen_at"].endswith("Z")
+    assert shown["disk"]["free"] > 0
 
 
 # -- OpenAPI and pages --------------------------------------------------------------------------------------------------

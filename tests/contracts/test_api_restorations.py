@@ -72,6 +72,7 @@ def test_a_picture_is_answered_with_202_and_where_its_job_is(house: House, pictu
     assert (job["input"]["name"], job["input"]["format"]) == ("scan 7.png", kind)
     assert (job["input"]["bytes"], job["input"]["sha256"]) == (len(picture), hashlib.sha256(picture).hexdigest())
     assert "key" not in job["input"]
+    assert job["params"] == {"format": "keep", "speed": "normal"}
     stored = house.job(job["id"])
     assert house.files() == [stored.input["key"]]
     assert (house.blobs / stored.input["key"]).read_bytes() == picture
@@ -121,6 +122,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "version of another script": ({"fields": {"model": "denoise@²"}}, "unknown_model"),
     "version no database holds": ({"fields": {"model": "denoise@99999999999999999999"}}, "unknown_model"),
     "bad format": ({"fields": {"format": "gif"}}, "invalid_field"),
+    "bad speed": ({"fields": {"speed": "8"}}, "invalid_field"),
     "bad lane": ({"fields": {"lane": "train"}}, "invalid_field"),
     "long label": ({"fields": {"label": "x" * 201}}, "invalid_field"),
     "label as a file": ({"data": body(IMAGE, part('name="label"; filename="l"', b"x"))}, "invalid_field"),

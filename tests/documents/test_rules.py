@@ -26,7 +26,7 @@ REGISTRIES = [
     )
 ]  # fmt: skip
 MACHINE_PATHS = re.compile(r"(?<![\w.*~$}-])/(?:" + "|".join(("work", "root", r"home/\w+", r"Users/\w+")) + r")/")
-PINS = ("requirements/runtime.txt", "requirements/dev.txt")
+PINS = ("requirements/serving.txt", "requirements/full.txt", "requirements/dev.txt")
 
 
 def _texts() -> dict[str, str]:
@@ -65,17 +65,25 @@ def test_every_requirement_is_pinned_with_its_hashes_and_comes_from_no_named_pla
     assert "index-url" not in text(page), f"{page} names an index; where packages come from is not ours to say."
 
 
-def test_every_dependency_is_among_the_pins_and_both_lists_agree() -> None:
+def test_every_dependency_is_among_the_pins_and_the_lists_agree() -> None:
     project = tomllib.loads(text("pyproject.toml"))
-    runtime, dev = ({(canonicalize_name(pin.name), str(pin.specifier), str(pin.marker)) for pin, _ in _pins(page)} for page in PINS)
-    names = {name for name, _, _ in runtime}
-    missing = [wanted for wanted in project["project"]["dependencies"] if canonicalize_name(Requirement(wanted).name) not in names]
-    assert not missing, f"requirements/runtime.txt lacks {missing}. Run `make lock`."
-    wanted = [Requirement(wanted).name for wanted in chain(*project["dependency-groups"].values())]
-    missing = [name for name in wanted if canonicalize_name(name) not in {name for name, _, _ in dev}]
-    assert not missing, f"requirements/dev.txt lacks {missing}. Run `make lock`."
-    apart = sorted({name for name, _, _ in runtime ^ dev} & names)
-    assert not apart, f"The tests would run with other versions than users get, of {apart}. Run `make lock`."
+    serving, full, dev = ({(canonicalize_name(pin.name), str(pin.specifier), str(pin.marker)) for pin, _ in _pins(page)} for page in PINS)
+    asked = {
+        "serving": (serving, project["project"]["dependencies"]),
+        "full": (full, project["project"]["optional-dependencies"]["full"]),
+        "dev": (dev, chain(*project["dependency-groups"].values())),
+    }
+    for name, (pins, wanted) in asked.items():
+        missing = [one for one in wanted if canonicalize_name(Requirement(one).name) not in {pin for pin, _, _ in pins}]
+        assert not missing, f"requirements/{name}.txt lacks {missing}. Run `make lock`."
+    for smaller, larger in ((serving, full), (full, dev)):
+        apart = sorted({name for name, _, _ in smaller ^ larger} & {name for name, _, _ in smaller})
+        assert not apart, f"The tests would run with other versions than users get, of {apart}. Run `make lock`."
+
+
+def test_a_worker_that_restores_on_a_cpu_needs_no_tensorflow() -> None:
+    heavy = {"tensorflow", "tensorflow-cpu", "keras", "h5py", "safetensors"} & {canonicalize_name(pin.name) for pin, _ in _pins(PINS[0])}
+    assert not heavy, f"requirements/serving.txt brings {sorted(heavy)}: 1.3 GB that a serving worker never uses. They belong to `full`."
 
 
 def _brought_along(module: str) -> set[str]:
@@ -92,9 +100,9 @@ def _brought_along(module: str) -> set[str]:
         ("api.wsgi", {"tensorflow", "keras", "numpy", "PIL", "pyvips", "celery", "kombu", "safetensors", "rich"}),
         ("client.cli", {"tensorflow", "keras", "numpy", "PIL", "pyvips", "celery", "kombu", "flask", "sqlalchemy"}),
         ("server.cli", {"tensorflow", "keras", "numpy", "PIL", "pyvips", "celery", "kombu", "flask"}),
-        ("worker.app", {"tensorflow", "keras", "flask"}),
-        ("worker.guardian", {"tensorflow", "keras", "numpy", "PIL", "celery", "flask"}),
-        ("trainer.__main__", {"tensorflow", "keras", "flask", "celery", "sqlalchemy"}),
+        ("worker.app", {"tensorflow", "keras", "safetensors", "openvino", "flask"}),
+        ("worker.guardian", {"tensorflow", "keras", "openvino", "numpy", "PIL", "celery", "flask"}),
+        ("trainer.__main__", {"tensorflow", "keras", "openvino", "flask", "celery", "sqlalchemy"}),
     ],
 )
 def test_importing_a_program_does_not_bring_along_what_it_does_not_need(module: str, heavy: set[str]) -> None:

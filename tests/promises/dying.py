@@ -75,9 +75,9 @@ class DyingJobs(Jobs):
 
 
 class DyingNetwork(wiring.Identity):
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         die()
-        return batch
+        return inputs[0]
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ class Home:
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
         self.address = f"127.0.0.1:{free_port()}"
-        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("LACUNA_")}
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("LACUNA_") or name == "LACUNA_EXECUTOR"}
         self.environ |= TIMES | {"LACUNA_HOME": str(folder), "LACUNA_BIND": self.address} | settings
         self.started: list[subprocess.Popen[bytes]] = []
         self.http = httpx.Client(base_url=f"http://{self.address}", timeout=90)

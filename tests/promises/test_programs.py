@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ def forged(body: str, **changed: object) -> bytes:
     return json.dumps(wrapped | changed).encode()
 
 
+EXECUTOR = {"tensorflow": "tensorflow"}.get(os.environ.get("LACUNA_EXECUTOR", "auto"), "openvino")  # LACUNA_EXECUTOR=tensorflow make test
 FORGED = (
     b"\x80\x04\x95 a pickle",
     b"\xff\xfe",
@@ -86,7 +88,7 @@ def test_a_noisy_photo_comes_back_better_whole_and_as_recorded(running: Home, no
     answer = running.send(noisy_cat, Prefer="wait=60")
     job = answer.json() if answer.status_code == 200 else running.final(answer.json()["id"])
     assert job["state"] == "succeeded"
-    assert job["result"]["executor"] == "tensorflow"
+    assert job["result"]["executor"] == EXECUTOR
 
     result = running.http.get(job["links"]["result"])
     assert hashlib.sha256(result.content).hexdigest() == job["result"]["sha256"]
@@ -95,6 +97,17 @@ def test_a_noisy_photo_comes_back_better_whole_and_as_recorded(running: Home, no
     clean = photo("chelsea")
     gain = metrics.compare(restored, clean).psnr - metrics.compare(noisy(clean), clean).psnr
     assert gain > 8.5
+
+
+def test_the_worker_is_shown_with_what_it_runs_networks_with_and_brings_nothing_else_along(running: Home, noisy_cat: Path) -> None:
+    job = running.final(running.send(noisy_cat).json()["id"])
+    seen = eventually("the worker is shown", lambda: running.http.get("/v1/system").json()["workers"])
+    here = [worker for worker in seen if int(worker["id"].rsplit(":", 1)[1]) == running.worker().pid]
+    assert len(here) == 1
+    assert (here[0]["executor"], here[0]["precision"]) == (EXECUTOR, job["result"]["precision"])
+    assert here[0]["lanes"] == ["interactive", "bulk"]
+    mapped = " ".join(mapping.path for mapping in running.worker().memory_maps())
+    assert ("-packages/openvino/" in mapped, "-packages/tensorflow/" in mapped) == (EXECUTOR == "openvino", EXECUTOR == "tensorflow")
 
 
 def test_messages_that_are_no_bells_of_ours_are_dropped_and_the_worker_lives(running: Home, noisy_cat: Path) -> None:
@@ -133,10 +146,12 @@ def test_a_worker_killed_in_mid_job_costs_one_attempt_and_the_job_succeeds_once(
 def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     with home(tmp_path) as lacuna:
         up = lacuna.up()
-        lacuna.worker()
+        eventually("the worker is shown", lambda: lacuna.http.get("/v1/system").json()["workers"])
         up.send_signal(signal.SIGINT)
         assert up.wait(60) == 0
         assert lacuna.processes() == []
+        with closing(sqlite3.connect(lacuna.folder / "lacuna.db")) as database:
+            assert database.execute("SELECT * FROM workers").fetchall() == [], "a worker that ended is still shown"
 
 
 def test_a_killed_parent_leaves_no_child(tmp_path: Path) -> None:

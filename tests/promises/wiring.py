@@ -18,11 +18,14 @@ from shared.errors import Outcome
 from shared.jobs.job import Job, Kind, Lane, NewJob, blob_key
 from shared.jobs.store import Jobs
 from shared.settings import Settings
+from shared.workers.store import Workers
 from trainer.execution import Described, Executor, Network
 from worker.committer import Committer
 from worker.keeper import Keeper
 from worker.loop import Loop
 from worker.wiring import Networks, Ports
+
+CALL_BYTES = 1 << 30
 
 
 class Identity:
@@ -30,9 +33,11 @@ class Identity:
 
     multiple = 8
     halo = 8
+    bytes_per_pixel = 24
+    described = Described("test", "float32", "cpu")
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return batch
+    def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        return inputs[0]
 
 
 @dataclass
@@ -45,7 +50,7 @@ class Running:
         return self.network
 
     def describe(self) -> Described:
-        return Described("test", "float32", "cpu")
+        return self.network.described
 
 
 class Forgetful(Jobs):
@@ -73,19 +78,21 @@ def ports(home: Path, network: Network | None = None, lease_seconds: float = 30)
     engine = open_database(settings.database)
     migrate(engine)
     executor: Executor = Running(network or Identity())
-    return Ports(settings, Jobs(engine, lease_seconds), LocalBlobs(settings.blobs), Networks(executor))
+    return Ports(
+        settings, Jobs(engine, lease_seconds), Workers(engine, lease_seconds), LocalBlobs(settings.blobs), Networks(executor, CALL_BYTES)
+    )
 
 
-def submit(ports: Ports, pixels: NDArray[np.uint8], name: str = "photo.png") -> Job:
+def submit(ports: Ports, pixels: NDArray[np.uint8], name: str = "photo.png", speed: str = "normal") -> Job:
     """What the API leaves behind: the upload published, then the row."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG")
     draft = ports.blobs.draft()
     draft.write(file.getvalue())
-    return submit_bytes(ports, draft, pixels.shape[1], pixels.shape[0], name)
+    return submit_bytes(ports, draft, pixels.shape[1], pixels.shape[0], name, speed)
 
 
-def submit_bytes(ports: Ports, draft: Draft, width: int, height: int, name: str = "photo.png") -> Job:
+def submit_bytes(ports: Ports, draft: Draft, width: int, height: int, name: str = "photo.png", speed: str = "normal") -> Job:
     """Publish a draft as the upload of a new job."""
     job_id = str(uuid7())
     key = blob_key(job_id, "upload")
@@ -101,7 +108,7 @@ def submit_bytes(ports: Ports, draft: Draft, width: int, height: int, name: str 
         model_name="denoise",
         model_version=1,
         input=described | {"mode": "RGB", "bits": 8, "key": key},
-        params={"format": "keep"},
+        params={"format": "keep", "speed": speed},
         pixels=width * height,
         max_attempts=3,
         request_id="request",
@@ -124,4 +131,4 @@ def work(ports: Ports, budget_pixels: int = 50_000_000) -> None:
 
 def with_network(ports: Ports, network: Network) -> Ports:
     """The same, with another network."""
-    return replace(ports, networks=Networks(Running(network)))
+    return replace(ports, networks=Networks(Running(network), CALL_BYTES))

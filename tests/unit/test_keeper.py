@@ -148,3 +148,17 @@ def test_an_attempt_that_only_waits_for_the_storage_is_never_overdue(running: Jo
     held.conclude()
     monkeypatch.setattr("worker.keeper.time.monotonic", lambda: began + 10_000)
     assert not held.overdue()
+
+
+def test_a_worker_is_shown_from_its_start_on_also_while_it_holds_nothing_and_after_the_database_was_away(jobs: Jobs) -> None:
+    said: list[str] = []
+
+    def present() -> None:
+        said.append("here")
+        if len(said) == 2:
+            raise OperationalError("UPDATE", {}, Exception("away"))
+
+    keeper = Keeper(jobs, renew_seconds=0.01, present=present)
+    keeper.start()
+    eventually("it said so again", lambda: len(said) >= 4)
+    keeper.stop()

@@ -24,7 +24,7 @@ class Raising(wiring.Identity):
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         raise self.error
 
 
@@ -63,10 +63,10 @@ class Canceled(wiring.Identity):
     held: Held
     runs = 0
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         self.runs += 1
         self.held.lost.set()  # as the keeper would
-        return batch
+        return inputs[0]
 
 
 def test_after_a_cancel_no_tile_begins_and_nothing_is_stored(tmp_path: Path) -> None:
@@ -81,6 +81,27 @@ def test_after_a_cancel_no_tile_begins_and_nothing_is_stored(tmp_path: Path) -> 
     committer.stop()
     assert (network.runs, network.held.done, network.held.total) == (1, 1, 6)
     assert [blob.key for blob in ports.blobs.stored()] == [job.input["key"]]
+
+
+def test_the_best_speed_sees_a_picture_eight_times_costs_as_much_and_stops_between_two(tmp_path: Path) -> None:
+    network = Canceled()
+    ports = wiring.ports(tmp_path, network)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    best, normal = wiring.submit(ports, pixels, speed="best"), wiring.submit(ports, pixels)
+    assert best.seen_pixels == 8 * normal.seen_pixels
+    assert normal.turn - best.turn == pytest.approx(normal.pixels / 1e6 + 0.01), "the turn of the next does not follow its cost"
+    assert best.turn == pytest.approx(8 * best.pixels / 1e6 + 0.01)
+    committer = Committer(ports.jobs, ports.blobs)
+    committer.start()
+    for job in ports.jobs.claim("tests:1", [Lane.INTERACTIVE], 10**9, idle=True)[:1]:
+        network.held = Held(job)
+        restore(network.held, ports, committer)
+        assert (network.runs, network.held.done) == (1, 0)
+        restore(Held(job), wiring.ports(tmp_path), committer)  # in a worker whose keeper saw no cancel
+    committer.stop()
+    found = ports.jobs.get(best.id)
+    assert found is not None
+    assert found.state is State.SUCCEEDED
 
 
 @pytest.mark.parametrize(("error", "state"), [(RuntimeError(), State.FAILED), (OSError(errno.EIO, "the disk is away"), State.QUEUED)])

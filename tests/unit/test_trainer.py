@@ -103,6 +103,16 @@ def test_crops_are_of_the_pictures_and_small_pictures_are_left_out() -> None:
         Crops([Picture("small", "1", np.zeros((8, 8, 3), np.uint8))], 16)
 
 
+def test_a_share_of_the_crops_comes_from_the_pictures_at_half_their_size() -> None:
+    bright, dark = (Picture(str(value), str(value), np.full((side, side, 3), value, np.uint8)) for value, side in ((200, 40), (50, 20)))
+    crops = Crops([bright, dark], 16, half_share=0.25)
+    assert [pixels.shape[0] for pixels in crops.pixels] == [40, 20, 20]  # the dark one at half its size is too small
+    assert crops.share == pytest.approx([0.6, 0.75, 1.0])
+    assert {int(crop.mean()) for crop in crops.draw(40, np.random.default_rng(0))} == {200, 50}
+    with pytest.raises(Refused, match="half its size"):
+        Crops([bright, dark], 24, half_share=0.25)
+
+
 def test_a_folder_without_pictures_is_refused_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="holds no"):
         datasets.picture_files(tmp_path)

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from shared.errors import Refused
-from trainer.networks import unet
+from trainer.networks import dncnn, inpaint_unet, unet
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,15 @@ class Architecture:
     build: Any  # (config, precision) -> keras.Model
     multiple: Any  # (config) -> int: height and width must be a multiple of this
     halo: Any  # (config) -> int: pixels of context a tile needs on each side
+    bytes_per_pixel: Any  # (config) -> int: memory of a call in float32, by pixels of the picture
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "unet": Architecture(unet.UnetConfig, unet.build, unet.multiple, unet.halo),
+    "dncnn": Architecture(dncnn.DncnnConfig, dncnn.build, dncnn.multiple, dncnn.halo, dncnn.bytes_per_pixel),
+    "inpaint-unet": Architecture(
+        inpaint_unet.InpaintUnetConfig, inpaint_unet.build, inpaint_unet.multiple, inpaint_unet.halo, inpaint_unet.bytes_per_pixel
+    ),
+    "unet": Architecture(unet.UnetConfig, unet.build, unet.multiple, unet.halo, unet.bytes_per_pixel),
 }
 
 

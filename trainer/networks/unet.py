@@ -40,6 +40,14 @@ def halo(config: UnetConfig) -> int:
     return -(-reach // (2 * step)) * step
 
 
+def bytes_per_pixel(config: UnetConfig) -> int:
+    """Memory of a call in float32: three maps a level (skip, input, output), and the picture before and after.
+
+    Measured for the default at 4 Mpx: 350 (`benchmarks/engine`); this says 384.
+    """
+    return sum(12 * width >> 2 * level for level, width in enumerate(config.widths)) + 8 * config.channels
+
+
 def build(config: UnetConfig, precision: str) -> Any:
     """(n, height, width, channels) in 0..1 → the same shape, float32; height and width multiples of `multiple(config)`."""
     import keras

@@ -1,0 +1,30 @@
+"""Which executor runs the networks: on a GPU TensorFlow, on a CPU OpenVINO, or what the setting says."""
+
+from pathlib import Path
+
+from trainer.execution import Executor, openvino, tensorflow
+from trainer.execution.openvino import OpenVinoExecutor
+from trainer.execution.tensorflow import TensorFlowExecutor
+
+
+class CannotRun(Exception):
+    """A sentence about what is missing, and what to do."""
+
+
+def check(setting: str) -> None:
+    """Raises `CannotRun` if what LACUNA_EXECUTOR asks for is not installed. Imports neither library."""
+    if setting == "auto" and not openvino.installed() and not tensorflow.installed():
+        raise CannotRun("Neither OpenVINO nor TensorFlow is installed: install requirements/serving.txt or requirements/full.txt.")
+    if setting == "openvino" and not openvino.installed():
+        raise CannotRun("OpenVINO is not installed: install requirements/serving.txt, or set LACUNA_EXECUTOR=tensorflow.")
+    if setting == "tensorflow" and not tensorflow.installed():
+        raise CannotRun("TensorFlow is not installed: install requirements/full.txt, or set LACUNA_EXECUTOR=openvino.")
+
+
+def choose(setting: str, cached: Path) -> Executor:
+    """The executor for LACUNA_EXECUTOR; `cached` is the folder of exported networks. Raises `CannotRun`."""
+    check(setting)
+    if setting == "auto":
+        gpu = tensorflow.installed() and tensorflow.has_gpu()
+        setting = "openvino" if openvino.installed() and not gpu else "tensorflow"
+    return OpenVinoExecutor(cached) if setting == "openvino" else TensorFlowExecutor()

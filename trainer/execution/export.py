@@ -1,0 +1,222 @@
+"""From Keras to OpenVINO, once: the network is exported, read back, and compared before it counts.
+
+`make` starts a child process, since it takes TensorFlow: 700 MB that a serving worker never gives back. `main` is the child.
+What is exported is derived from weights that were checked; nothing exported is ever accepted from outside.
+"""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared import children
+from shared.errors import Fault, Refused, Transient
+from shared.imaging import tiles
+from shared.models.manifest import Manifest
+from trainer import artifact, networks
+
+if TYPE_CHECKING:
+    from trainer.execution import Network
+
+FORMAT = 1  # of the record, and of everything that decides what an exported network is
+FOLDER = "openvino"  # beside the weights
+NETWORK, RECORD, REFUSAL = "network.xml", "export.json", "refused.txt"
+FILES = (NETWORK, "network.bin")
+TOLERANCE = 1e-5  # between the exported network and the Keras one, both in float32, pictures in 0..1
+AGREED_DB = 80.0  # between tiled and whole on the sample: 60 is promised, and pictures differ
+HALO_STEP = 8
+EXPORT_SECONDS = 600
+SPACE_BYTES = 64 << 20  # less free space than this explains a failed export
+
+
+class Inexpressible(Exception):
+    """OpenVINO has no words for this network, or says something else than Keras. The reason is for the log."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of an exported network. `inexpressible` is the reason why there is none."""
+
+    model: str
+    weights_sha256: str
+    exporter: str
+    files: dict[str, str]  # name → sha256
+    multiple: int
+    halo: int
+    bytes_per_pixel: int
+    difference: float  # largest absolute difference from the Keras network
+    tiled_psnr: float  # dB between tiled with this halo and whole
+    inexpressible: str = ""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported network on disk: checked against its record."""
+
+    network: Path
+    record: Record
+
+
+def exporter() -> str:
+    """The version that an exported network was made by; others are made anew."""
+    return f"{FORMAT}-openvino-{version('openvino')}"
+
+
+def read(folder: Path, described: Manifest) -> Exported | None:
+    """What lies in `folder`, if it was made from this model's weights by this exporter and is undamaged.
+
+    Raises `Inexpressible` if the folder says that there can be none.
+    """
+    try:
+        record = Record(**json.loads((folder / RECORD).read_bytes()))
+        if record.weights_sha256 != described.weights_sha256 or record.exporter != exporter():
+            return None
+        if record.inexpressible:
+            raise Inexpressible(record.inexpressible)
+        if any(artifact.sha256_of(folder / name) != record.files.get(name) for name in FILES):
+            return None
+    except (OSError, ValueError, TypeError):  # missing or damaged: it is made anew
+        return None
+    return Exported(folder / NETWORK, record)
+
+
+def make(model: Path, folder: Path) -> None:
+    """Export the artifact `model` into `folder`, which appears whole or not at all.
+
+    Raises `Refused` for weights that do not fit, `Transient("storage_full")`, or `Fault("internal")` when the child ends
+    otherwise; the log says why.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as making:
+        environ = {
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "KERAS_HOME": f"{making}/keras",
+            "KERAS_BACKEND": "tensorflow",
+        }
+        child = children.Child(children.python("trainer.execution.export", str(model), f"{making}/done"), environ)
+        try:
+            status = child.process.wait(EXPORT_SECONDS)
+        except subprocess.TimeoutExpired:
+            status = errno.ETIMEDOUT
+        finally:
+            child.kill()
+            child.close()
+        if (refusal := Path(making, "done", REFUSAL)).exists():
+            raise Refused("artifact_invalid", refusal.read_text(encoding="utf-8"))
+        if status == errno.ENOSPC:
+            raise Transient("storage_full", "There is no room to export the network: free some space under LACUNA_HOME.")
+        if status:
+            raise Fault("internal", f"The network of {model.name} could not be exported for OpenVINO (status {status}); the log says why.")
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(making, "done").rename(folder)
+        _sync(folder.parent)
+
+
+def main() -> None:
+    """The child: `python -m trainer.execution.export ARTIFACT FOLDER`."""
+    children.hold_lifeline()
+    children.expendable()
+    model, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    folder.mkdir(parents=True)
+    try:
+        record = _export(model, folder)
+        (folder / RECORD).write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+        for path in (*folder.iterdir(), folder):
+            _sync(path)
+    except Refused as error:
+        (folder / REFUSAL).write_text(error.detail, encoding="utf-8")
+    except (OSError, RuntimeError) as error:  # OpenVINO does not say that the disk is full
+        full = shutil.disk_usage(folder).free < SPACE_BYTES or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
+        if not full:
+            raise
+        sys.exit(errno.ENOSPC)
+
+
+def _export(model: Path, folder: Path) -> Record:
+    from trainer.execution.openvino import OpenVinoNetwork, library
+
+    library()  # silenced before Keras imports it
+    described, keras_network = artifact.load_network(model)
+    architecture = networks.ARCHITECTURES[described.architecture]
+    config = networks.parse(described.architecture, described.config)
+    multiple, halo = architecture.multiple(config), architecture.halo(config)
+    record = Record(
+        described.reference, described.weights_sha256, exporter(), {}, multiple, halo, architecture.bytes_per_pixel(config), 0.0, 0.0
+    )
+    try:
+        keras_network.export(str(folder / NETWORK), format="openvino", verbose=False)
+        files = {name: artifact.sha256_of(folder / name) for name in FILES}
+        exported = OpenVinoNetwork(Exported(folder / NETWORK, record), "float32")
+        difference = _difference(keras_network, exported)
+    except Exception as error:  # what a converter raises for a layer it does not know is its own affair
+        if shutil.disk_usage(folder).free < SPACE_BYTES:
+            raise
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        return Record(**{**asdict(record), "inexpressible": reason[:500]})
+    if not difference <= TOLERANCE:
+        return Record(**{**asdict(record), "inexpressible": f"it differs from the Keras network by {difference:.2g}"})
+    halo, agreed = _agreed_halo(exported, [given.shape[-1] for given in keras_network.inputs])
+    return Record(**{**asdict(record), "files": files, "difference": difference, "halo": halo, "tiled_psnr": round(agreed, 2)})
+
+
+def sample(channels: list[int], height: int, width: int, count: int = 1) -> list[NDArray[np.float32]]:
+    """Noisy pictures with structure at every scale, as photos have; inputs of one channel beside them are masks."""
+    generator = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
+    spectrum = np.fft.rfft2(generator.standard_normal((count, channels[0], height, width))) / np.maximum(frequency, 1 / max(height, width))
+    picture = np.moveaxis(np.fft.irfft2(spectrum, (height, width)), 1, -1)
+    picture = 0.5 + 0.15 * picture / max(picture.std(), 1e-9) + generator.normal(0, 25 / 255, picture.shape)
+    masks = [(generator.random((count, -(-height // 8), -(-width // 8), 1)) < 0.2).repeat(8, 1).repeat(8, 2) for _ in channels[1:]]
+    return [picture.astype(np.float32), *(mask[:, :height, :width].astype(np.float32) for mask in masks)]
+
+
+def _difference(keras_network: Any, exported: "Network") -> float:
+    found = 0.0
+    for height, width, count in ((96, 128, 1), (8, 8, 2), (160, 64, 2)):
+        side = exported.multiple
+        inputs = sample([given.shape[-1] for given in keras_network.inputs], -(-height // side) * side, -(-width // side) * side, count)
+        by_keras = np.asarray(keras_network(inputs if len(inputs) > 1 else inputs[0], training=False))
+        found = max(found, float(np.abs(by_keras - exported.run(*inputs)).max()))
+    return found
+
+
+def _agreed_halo(network: "Network", channels: list[int], side: int = 512, tile: int = 128) -> tuple[int, float]:
+    """(halo, dB): the smallest halo with which tiled and whole agree; at most all that a pixel depends on."""
+    inputs = sample(channels, side, side)
+    whole = network.run(*inputs)
+    step = max(HALO_STEP, network.multiple)
+    halo, agreed = 0, 0.0
+    while agreed < AGREED_DB and halo < 2 * network.halo:
+        halo += step
+        tiled = np.empty_like(whole)
+        for part in tiles.plan(side, side, halo, network.multiple, whole_pixels=0, tile=tile):
+            window = np.s_[:, part.window_top : part.window_bottom, part.window_left : part.window_right]
+            top, left = part.top - part.window_top, part.left - part.window_left
+            output = network.run(*(given[window] for given in inputs))
+            kept = output[:, top : top + part.bottom - part.top, left : left + part.right - part.left]
+            tiled[:, part.top : part.bottom, part.left : part.right] = kept
+        agreed = float(min(200.0, -10 * np.log10(max(np.mean((tiled - whole) ** 2), 1e-20))))
+    return halo, agreed
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main()
