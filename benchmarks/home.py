@@ -1,0 +1,105 @@
+"""A home of its own for a benchmark, with jobs in its database and programs started on it."""
+
+import io
+import json
+import os
+import subprocess
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import psutil
+from PIL import Image
+from uuid_utils import uuid7
+
+from server.migration import migrate
+from shared import children
+from shared.blobs.local import LocalBlobs
+from shared.database.engine import open_database
+from shared.jobs.job import Kind, Lane, NewJob, blob_key
+from shared.jobs.store import Jobs
+from shared.settings import Settings
+
+
+class Home:
+    """A migrated home; what it started is ended with it."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="lacuna-bench-")
+        self.settings = Settings(home=Path(self._folder.name), redis_url="redis+socket:///nowhere/valkey.sock?virtual_host=0")
+        migrate(self.settings)
+        self.jobs = Jobs(open_database(self.settings.database), self.settings.lease_seconds)
+        self._log = Path(self._folder.name) / "log"
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> "Home":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for process in self._started:
+            process.terminate()
+            process.wait()
+        self._folder.cleanup()
+
+    def submit(self, height: int, width: int) -> str:
+        """What the API leaves behind for a picture of noise; returns the job's id."""
+        file = io.BytesIO()
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(file, format="PNG")
+        job_id = str(uuid7())
+        draft = LocalBlobs(self.settings.blobs).draft()
+        draft.write(file.getvalue())
+        described: dict[str, Any] = {
+            "name": "noise.png",
+            "bytes": draft.size,
+            "sha256": draft.sha256(),
+            "format": "PNG",
+            "mode": "RGB",
+            "bits": 8,
+        }
+        draft.place(blob_key(job_id, "upload"))
+        described |= {"width": width, "height": height, "key": blob_key(job_id, "upload")}
+        new = NewJob(
+            id=job_id,
+            owner_id="local",
+            kind=Kind.RESTORE,
+            lane=Lane.INTERACTIVE,
+            task="denoise",
+            model_name="denoise",
+            model_version=1,
+            input=described,
+            params={"format": "keep"},
+            pixels=width * height,
+            max_attempts=3,
+            request_id="bench",
+        )
+        self.jobs.accept(new)
+        return job_id
+
+    def start(self, module: str) -> "subprocess.Popen[bytes]":
+        """A program of ours, on this home."""
+        environ = {"LACUNA_HOME": self._folder.name, "LACUNA_REDIS_URL": self.settings.redis_url}
+        with self._log.open("ab") as log:
+            self._started.append(subprocess.Popen(children.python(module), env={**os.environ, **environ}, stdout=log, stderr=log))
+        return self._started[-1]
+
+    def wait(self, job_id: str) -> None:
+        """Return when the job has ended. Raises `RuntimeError` if it did not succeed."""
+        while not (job := self.jobs.get(job_id)) or not job.final:
+            time.sleep(0.02)
+        if job.state != "succeeded":
+            raise RuntimeError(f"the job ended as {job.state}: {job.error}")
+
+    def logged(self, event: str) -> float:
+        """Seconds since 1970 at which the event was first logged."""
+        for line in self._log.read_text(encoding="utf-8").splitlines():
+            if line.startswith("{") and (said := json.loads(line))["event"] == event:
+                return datetime.fromisoformat(said["time"]).timestamp()
+        raise LookupError(f"{event} was not logged:\n{self._log.read_text(encoding='utf-8')}")
+
+    def memory_mb(self, process: "subprocess.Popen[bytes]") -> float:
+        """What the process has in memory now."""
+        return float(psutil.Process(process.pid).memory_info().rss) / 1e6
