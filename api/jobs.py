@@ -17,7 +17,7 @@ from api.schemas import JobPage, JobQuery, JobsQuery, JobView, NoQuery, timestam
 from api.wiring import Ports
 from shared import events
 from shared.errors import Refused
-from shared.jobs.job import Job, State
+from shared.jobs.job import Job, Kind, State
 
 routes = Routes(Blueprint("jobs", __name__))
 
@@ -53,7 +53,8 @@ def get_job(job_id: str) -> Response:
     "GET", "/v1/jobs/<job_id>/result", {200: "application/octet-stream", 206: "application/octet-stream", 304: ""},
     headers={"Range": "a part of the file", "If-None-Match": "the ETag you have"},
     problems=(
-        "bad_id", "job_not_found", "not_ready", "result_expired", "canceled", "range_not_satisfiable", "unknown_field", "database_busy",
+        "bad_id", "job_not_found", "not_ready", "no_result", "result_expired", "canceled", "range_not_satisfiable", "unknown_field",
+        "database_busy",
     ),
 )  # fmt: skip
 def get_result(job_id: str) -> Response:
@@ -67,6 +68,8 @@ def get_result(job_id: str) -> Response:
         return problems.answer(job.error["code"], job.error["detail"], status=409)
     if job.state is State.CANCELED:
         raise Refused("canceled")
+    if job.kind != Kind.RESTORE:
+        raise Refused("no_result")
     if job.result is None or job.result_key is None:
         raise Refused("not_ready", retry_after_s=1)
     return _send(ports, job, job.result, job.result_key)
@@ -134,7 +137,7 @@ def view(ports: Ports, job: Job) -> dict[str, Any]:
 def links(job: Job) -> dict[str, str]:
     """Where to go from a job: only what makes sense in its state."""
     found = {"self": url_for("jobs.get_job", job_id=job.id)}
-    if job.state is State.SUCCEEDED:
+    if job.state is State.SUCCEEDED and job.kind == Kind.RESTORE:
         found["result"] = url_for("jobs.get_result", job_id=job.id)
     if not job.final:
         found["cancel"] = url_for("jobs.cancel_job", job_id=job.id)

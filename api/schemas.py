@@ -46,16 +46,16 @@ class Problem(View):
 
 
 class InputView(View):
-    """The uploaded picture, as its header says."""
+    """The uploaded picture, as its header says; or the weights of a model."""
 
     name: str
     bytes: int
     sha256: str
     format: str
-    width: int
-    height: int
-    mode: str
-    bits: int
+    width: int | None = None
+    height: int | None = None
+    mode: str | None = None
+    bits: int | None = None
 
 
 class ProgressView(View):
@@ -77,6 +77,20 @@ class ResultView(View):
     bits: int
     executor: str
     precision: str
+    seconds: float
+
+
+class PublishedView(View):
+    """What a network was exported as, and how it compares with its Keras original."""
+
+    bytes: int
+    sha256: str
+    type: str
+    exporter: str
+    difference: float = Field(description="largest difference of an output, of 0..1")
+    halo: int = Field(description="pixels of context that a tile needs")
+    tiled_psnr: float = Field(description="dB between tiled and whole")
+    inexpressible: str | None = Field(description="why OpenVINO cannot run it, and TensorFlow does")
     seconds: float
 
 
@@ -114,7 +128,7 @@ class JobView(View):
     started_at: str | None
     finished_at: str | None
     expires_at: str | None
-    result: ResultView | None
+    result: ResultView | PublishedView | None
     metrics: dict[str, Any] | None
     notes: list[str]
     error: ErrorView | None
@@ -137,6 +151,8 @@ class ModelView(View):
     name: str
     version: int
     task: str
+    state: Literal["preparing", "ready", "failed"]
+    job: str | None = Field(description="what makes it ready; null for models that come with Lacuna")
     default: bool = Field(description="whether its task uses it where no model is named")
     aliases: list[str]
 
@@ -186,6 +202,10 @@ class RestorationForm(Form):
     speed: Literal["normal", "best"] = Field("normal", description="best: the mean of all eight turns and mirrorings, eight times the work")
     lane: Literal["interactive", "bulk"] = "interactive"
     label: str | None = Field(None, max_length=200, description="yours, to find jobs by")
+
+
+class ModelForm(Form):
+    """No fields beside `manifest` and `weights`."""
 
 
 class JobQuery(Form):

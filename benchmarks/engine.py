@@ -234,7 +234,7 @@ def _worker(rounds: int) -> dict[str, Any]:
         with Home() as home:
             job_id = home.submit(64, 64)
             began = time.time()
-            worker = home.start("worker.app")
+            worker = home.start("worker.app", "worker")
             home.wait(job_id)
             ready.append(home.logged("model.loaded") - began)
             idle.append(home.memory_mb(worker))

@@ -79,11 +79,13 @@ class Home:
         self.jobs.accept(new)
         return job_id
 
-    def start(self, module: str) -> "subprocess.Popen[bytes]":
+    def start(self, module: str, *arguments: str) -> "subprocess.Popen[bytes]":
         """A program of ours, on this home."""
         environ = {"LACUNA_HOME": self._folder.name, "LACUNA_REDIS_URL": self.settings.redis_url}
         with self._log.open("ab") as log:
-            self._started.append(subprocess.Popen(children.python(module), env={**os.environ, **environ}, stdout=log, stderr=log))
+            self._started.append(
+                subprocess.Popen(children.python(module, *arguments), env={**os.environ, **environ}, stdout=log, stderr=log)
+            )
         return self._started[-1]
 
     def wait(self, job_id: str) -> None:

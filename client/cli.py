@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 INTERRUPTED = 130
+TRAINER_WAIT_S = 10  # until we say that nobody has taken the job
 STATES = ("queued", "running", "succeeded", "failed", "canceled")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -183,17 +184,44 @@ def jobs(chosen: Choices, job_id: str | None, cancel: bool, state: str | None, l
             _print(chosen, [job], lambda: job_lines(job))
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @choices()
-@click.pass_obj
-def models(chosen: Choices) -> None:
-    """List models, with the PSNR that they were measured at."""
+@click.pass_context
+def models(context: click.Context) -> None:
+    """List models, with the PSNR that they were measured at; or add one."""
+    if context.invoked_subcommand is not None:
+        return
     from client.http import Lacuna
     from client.listings import model_table
 
+    chosen = context.ensure_object(Choices)
     with Lacuna(chosen.server) as lacuna:
         listed = lacuna.models()
     _print(chosen, listed, lambda: model_table(listed), none="There are no models.")
+
+
+@models.command(short_help="Add a model of your own.")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@choices()
+@click.pass_obj
+def add(chosen: Choices, folder: Path) -> None:
+    """Add the model in FOLDER, as `python -m trainer train` wrote it, and wait until it is ready."""
+    from client.http import Lacuna
+    from client.restoring import end_of
+    from client.text import duration
+
+    for name in ("manifest.json", "weights.safetensors"):
+        if not (folder / name).is_file():
+            raise click.UsageError(f"{folder} holds no {name}. Name the folder that a training wrote.")
+    with Lacuna(chosen.server) as lacuna:
+        job_id = lacuna.add_model(folder)["id"]
+        if lacuna.job(job_id, wait_s=TRAINER_WAIT_S)["state"] == "queued":
+            click.echo("Waiting for a trainer. `lacunad up` starts one where TensorFlow is installed.", err=True)
+        job = lacuna.wait(job_id)
+    if job["state"] != "succeeded":
+        raise end_of(job)
+    ready = f"{job['model']} is ready, after {duration(job['result']['seconds'])}. Use it with: lacuna restore --model {job['model']} FILES"
+    _print(chosen, [job], lambda: [ready])
 
 
 def _print(chosen: Choices, items: Sequence[Mapping[str, Any]], lines: Callable[[], Sequence[str]], none: str = "") -> None:

@@ -138,6 +138,17 @@ class Lacuna:
         """Every version of every model."""
         return self._items("/v1/models", {}, None)
 
+    def add_model(self, folder: Path) -> Job:
+        """Submits the model in `folder` (`manifest.json` and `weights.safetensors`) and answers with the job that makes it ready."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+
+        def submit() -> Job:
+            with (folder / "manifest.json").open("rb") as manifest, _Upload(folder / "weights.safetensors", self._stopped) as weights:
+                files = {"manifest": ("manifest.json", manifest), "weights": ("weights.safetensors", weights)}
+                return self._ask("POST", "/v1/models", files=files, headers=headers)
+
+        return self._persist(submit)
+
     def _items(self, url: str, params: dict[str, str], limit: int | None) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = []
         while limit is None or len(items) < limit:

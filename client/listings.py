@@ -39,10 +39,15 @@ def job_lines(job: Item) -> list[str]:
         "created": job["created_at"],
         "finished": job["finished_at"],
         "took": result and duration(result["seconds"]),
-        "result": result and f"{result['type']}, {result['width']} x {result['height']}, {result['bytes']} bytes",
+        "result": result and _result(result),
         "error": error and legible(f"{error['title']}. {error['detail']}"),
     }
     return [f"{name:<8}  {fact}" for name, fact in facts.items() if fact]
+
+
+def _result(result: Item) -> str:
+    size = f", {result['width']} x {result['height']}" if result.get("width") else ""
+    return f"{result['type']}{size}, {result['bytes']} bytes"
 
 
 def model_table(models: Sequence[Item]) -> list[str]:
@@ -57,7 +62,7 @@ def model_table(models: Sequence[Item]) -> list[str]:
             _count(model["parameters"]),
             *(f"{row[sigma]:.2f} dB" if sigma in row else "-" for sigma in sigmas),
             legible(str((_evaluation(model) or {}).get("set", "-"))),
-            ", ".join((["default"] if model.get("default") else []) + _aliases(model)),
+            ", ".join(_uses(model)),
         )
         for model, row in zip(models, psnr, strict=True)
     ]
@@ -92,8 +97,11 @@ def _psnr(model: Item) -> dict[float, float]:
     return {row["sigma"]: row["psnr"] for row in rows if row.get("sigma") is not None and row.get("psnr") is not None}
 
 
-def _aliases(model: Item) -> list[str]:
-    return [str(alias) for alias in model.get("aliases") or []]
+def _uses(model: Item) -> list[str]:
+    """What it is used as; or that it is not ready."""
+    if model.get("state", "ready") != "ready":
+        return [str(model["state"])]
+    return (["default"] if model.get("default") else []) + [str(alias) for alias in model.get("aliases") or []]
 
 
 def _count(number: int) -> str:

@@ -136,7 +136,7 @@ class Restoring:
         job = self._lacuna.restore(file, task=order.task, model=order.model, format=order.format, speed=order.speed, label=order.label)
         job = self._end(job, file)
         if job["state"] != "succeeded":
-            return Outcome(file, job, error=_end_of(job))
+            return Outcome(file, job, error=end_of(job))
         return Outcome(file, job, self._fetch(job, file, target))
 
     def _end(self, job: Job, file: Path) -> Job:
@@ -175,9 +175,10 @@ class Restoring:
             self.canceled.append(job_id)
 
 
-def _end_of(job: Job) -> ClientError:
+def end_of(job: Job) -> ClientError:
+    """The error of a job that ended without succeeding."""
     if job["state"] == "canceled":
-        return _refusal("canceled", "The job was canceled", "Restore the picture again if you want it after all.")
+        return _refusal("canceled", "The job was canceled", "Run the command again if you want it after all.")
     error = job["error"]
     return ClientError(error["code"], error["title"], error["detail"])
 

@@ -1,5 +1,6 @@
 """The `lacunad` command."""
 
+import importlib.util
 import os
 import sys
 
@@ -32,7 +33,7 @@ def main() -> None:
 
 @main.command()
 def up() -> None:
-    """Start everything: queue, API, worker, upkeep. Ctrl-C stops all."""
+    """Start everything: queue, API, worker, trainer, upkeep. Ctrl-C stops all."""
     events.configure()
     try:
         run_everything(_settings(), click.echo)
@@ -57,7 +58,15 @@ def worker() -> None:
         check_executor(_settings())
     except CannotStart as error:
         sys.exit(str(error))
-    _become(children.python("worker.guardian"))
+    _become(children.python("worker.guardian", "worker"))
+
+
+@main.command()
+def trainer() -> None:
+    """Only a trainer: the worker that makes added models ready."""
+    if importlib.util.find_spec("tensorflow") is None:
+        sys.exit("A trainer needs TensorFlow: install requirements/full.txt.")
+    _become(children.python("worker.guardian", "trainer"))
 
 
 @main.command()

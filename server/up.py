@@ -109,9 +109,11 @@ def up(settings: Settings, say: Callable[[str], None]) -> None:
 def _parts(settings: Settings) -> list[Part]:
     parts = [
         Part("api", children.python("gunicorn", "--config", "python:api.serving", "api.wsgi:app"), lambda: _answers(settings)),
-        Part("worker", children.python("worker.guardian")),
+        Part("worker", children.python("worker.guardian", "worker")),
         Part("upkeep", children.python("worker.upkeep")),
     ]
+    if importlib.util.find_spec("tensorflow") is not None:  # else jobs of the lane train wait for a trainer somewhere else
+        parts.append(Part("trainer", children.python("worker.guardian", "trainer")))
     if not settings.redis_url:
         command = children.python("server.leash", *valkey.command(settings.run))
         alive = lambda: reach.state(settings.redis) == "ok"  # noqa: E731  # a sentence, where it is used

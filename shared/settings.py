@@ -108,6 +108,11 @@ class Settings(BaseModel):
         return self.home / "blobs"
 
     @property
+    def models(self) -> Path:
+        """This machine's copies of added models; worthless, they are fetched anew."""
+        return self.home / "models"
+
+    @property
     def networks(self) -> Path:
         """The cache of exported networks; worthless, it is made anew."""
         return self.home / "networks"

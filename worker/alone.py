@@ -12,10 +12,10 @@ from shared import children, events, settings
 from shared.errors import CODES, Outcome
 from shared.jobs.job import Job, State
 from worker import wiring
+from worker.attempts import ATTEMPTS
 from worker.committer import Committer
 from worker.keeper import Held, Keeper
 from worker.patience import until_answered
-from worker.restoration import restore
 from worker.wiring import Ports
 
 ENVIRONMENT = "LACUNA_CHILD_JOB"
@@ -50,13 +50,14 @@ def main() -> None:
     children.expendable()
     events.configure()
     job = Job(**json.loads(os.environ.pop(ENVIRONMENT)))
-    ports = wiring.make(settings.load())
+    chosen = settings.load()
+    ports = wiring.make(chosen, chosen.executor)
     keeper = Keeper(ports.jobs, ports.settings.renew_seconds)
     committer = Committer(ports.jobs, ports.blobs)
     keeper.start()
     committer.start()
     with events.context(request_id=job.request_id, job_id=job.id):
-        restore(keeper.hold(Job(**{**asdict(job), "state": State(job.state)})), ports, committer)
+        ATTEMPTS[job.kind](keeper.hold(Job(**{**asdict(job), "state": State(job.state)})), ports, committer)
     committer.stop()
 
 

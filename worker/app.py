@@ -1,6 +1,7 @@
 """The worker process: Celery's threads hear bells, a looker looks, a keeper keeps leases, a committer commits.
 
-Started by `worker/guardian.py`, which kills and restarts it when it falls silent.
+Started by `worker/guardian.py` as `worker`, which restores, or as `trainer`, which takes the jobs that need TensorFlow, one at
+a time. The guardian kills and restarts it when it falls silent.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import socket
 import sys
 import threading
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery, signals
@@ -27,28 +29,35 @@ from worker.keeper import Keeper
 from worker.looker import Looker
 from worker.loop import Loop
 
-LANES = (Lane.INTERACTIVE, Lane.BULK)
+LANES = {"worker": (Lane.INTERACTIVE, Lane.BULK), "trainer": (Lane.TRAIN,)}
+TRAINERS_NICENESS = 10
 
 
 def main() -> None:
     """Run until SIGTERM."""
+    part = sys.argv[1]
+    lanes, trains = LANES[part], part == "trainer"
     chosen = settings.load()
     events.configure()
     children.hold_lifeline(last_seconds=chosen.grace_seconds + 5)
     children.expendable()
+    if trains:
+        os.nice(TRAINERS_NICENESS)
 
     try:
-        ports = wiring.make(chosen)
+        ports = wiring.make(chosen, "tensorflow" if trains else chosen.executor)
     except choice.CannotRun as error:
         sys.exit(str(error))
-    worker = Worker(f"{socket.gethostname()}:{os.getpid()}", list(LANES), **vars(ports.networks.executor.describe()))
+    worker = Worker(f"{socket.gethostname()}:{os.getpid()}", list(lanes), **vars(ports.networks.executor.describe()))
     keeper = Keeper(ports.jobs, chosen.renew_seconds, lambda: ports.workers.present(worker))
     committer = Committer(ports.jobs, ports.blobs)
-    loop = Loop(ports, keeper, committer, worker.id, LANES, memory.budget(chosen.memory).pixels)
+    threads = 1 if trains else chosen.workers
+    pixels = 1 if trains else memory.budget(chosen.memory).pixels  # one: whatever it costs, one job at a time
+    loop = Loop(ports, keeper, committer, worker.id, lanes, pixels, threads)
     looker = Looker(loop, chosen)
 
     def stop(**_: Any) -> None:
-        events.emit("part.stopping", part="worker")
+        events.emit("part.stopping", part=part)
         loop.stop()
         timer = threading.Timer(chosen.grace_seconds, _give_up, [loop])
         timer.daemon = True
@@ -69,7 +78,7 @@ def main() -> None:
     committer.start()
     looker.start()
     try:
-        _listen(app, chosen.workers)
+        _listen(app, lanes, threads)
     finally:
         looker.stop()
         committer.stop()
@@ -78,11 +87,10 @@ def main() -> None:
             ports.workers.leave(worker)
 
 
-def _listen(app: Celery, threads: int) -> None:
+def _listen(app: Celery, lanes: Sequence[Lane], threads: int) -> None:
     """Hear bells until SIGTERM."""
     warnings.filterwarnings("ignore", category=SecurityWarning)  # JSON only: root or not, no message can run code
-    lanes = ",".join(LANES)
-    arguments = ["--pool=threads", f"--concurrency={threads}", f"--queues={lanes}", "--without-gossip", "--without-mingle"]
+    arguments = ["--pool=threads", f"--concurrency={threads}", f"--queues={','.join(lanes)}", "--without-gossip", "--without-mingle"]
     app.worker_main(["--quiet", "worker", *arguments, "--without-heartbeat"])
 
 

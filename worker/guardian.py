@@ -5,6 +5,7 @@ neighbours get their attempt back. If the guardian dies too, the leases lapse an
 """
 
 import signal
+import sys
 import threading
 import time
 from typing import Any
@@ -33,37 +34,37 @@ def main() -> None:
     signal.signal(signal.SIGINT, lambda *_: stopping.set())
     children.hold_lifeline(last_seconds=chosen.grace_seconds + 10)
     children.beat()
-    guard(chosen, stopping)
+    guard(chosen, sys.argv[1], stopping)
 
 
-def guard(chosen: Settings, stopping: threading.Event) -> None:
-    """Keep one worker process alive until `stopping` is set; then end it within its grace."""
+def guard(chosen: Settings, part: str, stopping: threading.Event) -> None:
+    """Keep one process of `part` (`worker` or `trainer`) alive until `stopping` is set; then end it within its grace."""
     jobs = Jobs(open_database(chosen.database), chosen.lease_seconds)
     failures = 0
     while not stopping.is_set():
-        child = Child(children.python("worker.app"))
-        events.emit("part.started", part="worker", pid=child.process.pid)
-        lived = _watch(child, chosen.silence_seconds, stopping)
+        child = Child(children.python("worker.app", part))
+        events.emit("part.started", part=part, pid=child.process.pid)
+        lived = _watch(child, part, chosen.silence_seconds, stopping)
         if stopping.is_set():
             child.stop(chosen.grace_seconds + 5)
             _put_right(jobs, {"held": child.last_beat.get("held", [])})  # we stopped it: nobody is suspect
             return
         child.kill()
         child.listen(0)  # what it said last
-        events.emit("part.ended", part="worker", pid=child.process.pid, status=child.ended())
+        events.emit("part.ended", part=part, pid=child.process.pid, status=child.ended())
         _put_right(jobs, child.last_beat)
         child.close()
         failures = 0 if lived > SETTLED_SECONDS else min(failures + 1, len(BACK_OFF_SECONDS) - 1)
         stopping.wait(BACK_OFF_SECONDS[failures])
 
 
-def _watch(child: Child, silence_seconds: float, stopping: threading.Event) -> float:
+def _watch(child: Child, part: str, silence_seconds: float, stopping: threading.Event) -> float:
     """Returns when the child has ended, is frozen or overdue, or we stop; how many seconds it lived."""
     began = time.monotonic()
     while child.ended() is None and not stopping.is_set():
         child.listen(LISTEN_SECONDS)
         if child.silent_seconds > silence_seconds or child.last_beat.get("overdue"):
-            events.emit("part.frozen", part="worker", pid=child.process.pid, silent_s=round(child.silent_seconds, 1))
+            events.emit("part.frozen", part=part, pid=child.process.pid, silent_s=round(child.silent_seconds, 1))
             break
     return time.monotonic() - began
 

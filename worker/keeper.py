@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import events
-from shared.jobs.job import Job
+from shared.jobs.job import Job, Kind
 from shared.jobs.store import Jobs
 
 ROUND_SECONDS = 1.0
 BASE_DEADLINE_SECONDS = 60.0
+PUBLISH_SECONDS = 900.0  # the child that exports ends sooner
 DEADLINE_SECONDS_PER_MPX = 60.0  # half of it would do where bfloat16 is native: this only tells the hung from the slow
 
 
@@ -62,7 +63,8 @@ class Held:
 
     def overdue(self) -> bool:
         """Whether it has run for longer than any healthy attempt would."""
-        limit = BASE_DEADLINE_SECONDS + DEADLINE_SECONDS_PER_MPX * self.job.seen_pixels / 1e6
+        restoring = BASE_DEADLINE_SECONDS + DEADLINE_SECONDS_PER_MPX * self.job.seen_pixels / 1e6
+        limit = PUBLISH_SECONDS if self.job.kind == Kind.PUBLISH else restoring
         return self.began is not None and self.computing and time.monotonic() - self.began > limit
 
 

@@ -8,16 +8,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from shared import events
 from shared.jobs.job import Lane
 from worker import alone
+from worker.attempts import ATTEMPTS
 from worker.committer import Committer
 from worker.keeper import Held, Keeper
-from worker.restoration import restore
 from worker.wiring import Ports
 
 
 class Loop:
     """The work of one worker process, shared by its threads."""
 
-    def __init__(self, ports: Ports, keeper: Keeper, committer: Committer, worker: str, lanes: Sequence[Lane], budget_pixels: int) -> None:
+    def __init__(
+        self, ports: Ports, keeper: Keeper, committer: Committer, worker: str, lanes: Sequence[Lane], budget_pixels: int, threads: int
+    ) -> None:
         self._ports = ports
         self._keeper = keeper
         self._committer = committer
@@ -27,7 +29,7 @@ class Loop:
         self._in_work = 0  # pixels claimed and not ended
         self._alone = False  # whether a job that must run alone is in work: others like it wait in the queue, not in a seat
         self._claiming = threading.Lock()
-        self._seats = threading.BoundedSemaphore(ports.settings.workers)
+        self._seats = threading.BoundedSemaphore(threads)
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -84,6 +86,6 @@ class Loop:
                 elif held.job.alone:
                     alone.run(held, self._ports)
                 else:
-                    restore(held, self._ports, self._committer)
+                    ATTEMPTS[held.job.kind](held, self._ports, self._committer)
         finally:
             self._keeper.drop(held)

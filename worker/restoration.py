@@ -1,22 +1,18 @@
 """One attempt at one restoration, in one function: read it from top to bottom."""
 
-import random
 import time
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared import events
-from shared.errors import outcome_of
 from shared.imaging import codec, tiles
 from shared.jobs.job import Success, blob_key, result_part
 from trainer.execution import ensemble
 from worker.committer import Committer
+from worker.ending import end
 from worker.keeper import Held, LeaseLost
-from worker.patience import until_answered
 from worker.wiring import Ports
-
-RETRY_SECONDS = (1.0, 5.0)
 
 
 def restore(held: Held, ports: Ports, committer: Committer) -> None:
@@ -63,16 +59,3 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
         events.emit("job.lost", job_id=job.id, token=job.token)
     except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
         end(held, ports, error)
-
-
-def end(held: Held, ports: Ports, error: BaseException) -> None:
-    """Write how an attempt ended that raised `error`: failed for good, or queued again."""
-    held.conclude()
-    outcome = outcome_of(error)
-    if outcome.code == "internal":
-        events.emit("attempt.crashed", cause=error, job_id=held.job.id, request_id=held.job.request_id)
-    if outcome.retryable:
-        delay = random.uniform(*RETRY_SECONDS)  # noqa: S311  # jitter
-        until_answered(lambda: ports.jobs.retry(held.job, outcome, delay))
-    else:
-        until_answered(lambda: ports.jobs.fail(held.job, outcome))

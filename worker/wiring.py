@@ -1,7 +1,9 @@
 """The only place where the worker chooses real things."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from shared import events
 from shared.blobs.local import LocalBlobs
@@ -10,11 +12,12 @@ from shared.database.engine import open_database
 from shared.imaging import tiles
 from shared.imaging.tiles import Tile
 from shared.jobs.store import Jobs
-from shared.models import registry
+from shared.models.store import Models
 from shared.settings import Settings
 from shared.workers.store import Workers
 from trainer.execution import Executor, Network, choice
 from worker import memory
+from worker.artifacts import Artifacts
 
 
 @dataclass
@@ -22,16 +25,17 @@ class Networks:
     """Loaded networks by name and version; each is loaded once. Who runs one holds `device`: two would only share its cores."""
 
     executor: Executor
+    folder: Callable[[str, int], Path]  # where the files of a model version lie
     call_bytes: int  # memory that one call may take
     device: threading.Lock = field(default_factory=threading.Lock)
     _loaded: dict[tuple[str, int], Network] = field(default_factory=dict)
     _loading: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, name: str, version: int) -> Network:
-        """The network of a model version. Raises `Refused("artifact_invalid")`."""
+        """The network of a model version. Raises `Refused` unknown_model or artifact_invalid, `Fault("artifact_invalid")`."""
         with self._loading:
             if (name, version) not in self._loaded:
-                network = self.executor.load(registry.shipped_artifact(name, version))
+                network = self.executor.load(self.folder(name, version))
                 events.emit("model.loaded", model=f"{name}@{version}", **vars(network.described))
                 self._loaded[name, version] = network
             return self._loaded[name, version]
@@ -50,16 +54,23 @@ class Ports:
     jobs: Jobs
     workers: Workers
     blobs: Blobs
+    artifacts: Artifacts
     networks: Networks
 
 
-def make(settings: Settings) -> Ports:
-    """The real things. An executor brings its library along when it loads the first network. Raises `choice.CannotRun`."""
+def make(settings: Settings, executor: str) -> Ports:
+    """The real things; `executor` is auto, openvino or tensorflow, and brings its library along when it loads the first network.
+
+    Raises `choice.CannotRun`.
+    """
     engine = open_database(settings.database)
+    blobs = LocalBlobs(settings.blobs)
+    artifacts = Artifacts(Models(engine), blobs, settings.models)
     return Ports(
         settings=settings,
         jobs=Jobs(engine, settings.lease_seconds),
         workers=Workers(engine, settings.lease_seconds),
-        blobs=LocalBlobs(settings.blobs),
-        networks=Networks(choice.choose(settings.executor, settings.networks), memory.budget(settings.memory).call_bytes),
+        blobs=blobs,
+        artifacts=artifacts,
+        networks=Networks(choice.choose(executor, settings.networks), artifacts.folder, memory.budget(settings.memory).call_bytes),
     )

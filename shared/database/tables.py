@@ -229,6 +229,9 @@ models = Table(
     Column("state", String(16), nullable=False),
     Column("manifest", Document, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("id", Id),  # what the keys of its blobs begin with; none: its files come with Lacuna
+    Column("job_id", Id),  # what makes it ready
+    Column("exported_key", Text),  # the blob of its exported network
     PrimaryKeyConstraint("name", "version"),
     _one_of("task", TASKS),
     _one_of("state", MODEL_STATES),

@@ -177,3 +177,8 @@ def blob_key(owner: str, part: str) -> str:
 def result_part(token: int) -> str:
     """Results lie under keys that end in the token, so that two attempts never write the same file."""
     return f"result.{token}"
+
+
+def exported_part(token: int) -> str:
+    """The same for what a publish job makes."""
+    return f"exported.{token}"

@@ -4,7 +4,7 @@ Every write of an attempt names the token it was claimed with: after a cancel, a
 and "no longer ours" is an ordinary answer. Time is the database's (`now_ms`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,10 +32,10 @@ from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
 from shared import events
 from shared.database.engine import READ_ONLY, now_ms
-from shared.database.tables import batches, flows, job_metrics, jobs, lanes, reservations
+from shared.database.tables import batches, flows, job_metrics, jobs, lanes, models, reservations
 from shared.errors import Outcome, Refused
 from shared.jobs import turns
-from shared.jobs.job import FIELDS, MOVES, Job, Lane, Move, NewJob, State, Success
+from shared.jobs.job import FIELDS, FINAL, MOVES, Job, Kind, Lane, Move, NewJob, State, Success
 
 RESERVED_MS = 60_000
 KEPT_MS = 24 * 3_600_000  # an Idempotency-Key is kept as long as its job, and at least a day
@@ -43,8 +43,8 @@ POSITIONS = 1_000
 REAPED_DUE_MS = 1_000
 WORKER_LOST = {
     "code": "worker_lost",
-    "title": "The worker died while it restored this picture",
-    "detail": "Every attempt lost its worker. The picture itself may be the cause.",
+    "title": "The worker died at this job",
+    "detail": "Every attempt lost its worker. The file itself may be the cause.",
     "retryable": True,
 }
 
@@ -77,12 +77,19 @@ class Jobs:
 
     # -- accept ---------------------------------------------------------------------------------------------------------
 
-    def accept(self, new: NewJob, reservation: Reservation | None = None, fingerprint: str = "") -> Job:
-        """Insert a queued job in its turn. With a reservation, fulfil it in the same transaction.
+    def accept(
+        self,
+        new: NewJob,
+        reservation: Reservation | None = None,
+        fingerprint: str = "",
+        alongside: Callable[[Connection], None] = lambda _: None,
+    ) -> Job:
+        """Insert a queued job in its turn. In the same transaction fulfil its reservation, and do what belongs `alongside`.
 
-        Raises `Refused("idempotency_in_progress")` if the reservation was taken over meanwhile.
+        Raises `Refused("idempotency_in_progress")` if the reservation was taken over meanwhile, and what `alongside` raises.
         """
         with self._engine.begin() as connection:
+            alongside(connection)
             if reservation is not None and not _fulfil(connection, reservation, new.id, fingerprint):
                 raise Refused("idempotency_in_progress", retry_after_s=1)
             turn = _take_turn(connection, new)
@@ -181,6 +188,7 @@ class Jobs:
                 if connection.execute(statement).rowcount == 1:
                     done.append(job.id)
                     _write_metrics(connection, job.id, success.metrics)
+            _settle_models(connection, [success.job for success in group])
         for success in group:
             events.emit("job.succeeded" if success.job.id in done else "job.lost", job_id=success.job.id, token=success.job.token)
         return frozenset(done)
@@ -229,6 +237,7 @@ class Jobs:
         )
         with self._engine.begin() as connection:
             reaped = [_job(row) for row in connection.execute(statement)]
+            _settle_models(connection, reaped)
         for job in reaped:
             events.emit("job.reaped", job_id=job.id, attempts=job.attempts, state=job.state)
         return reaped
@@ -243,9 +252,11 @@ class Jobs:
         )
         with self._engine.begin() as connection:
             row = connection.execute(statement).one_or_none()
-        if row is not None:
+            canceled = _job(row) if row is not None else None
+            _settle_models(connection, [canceled] if canceled else [])
+        if canceled is not None:
             events.emit("job.canceled", job_id=job_id)
-        return _job(row) if row is not None else None
+        return canceled
 
     # -- reading --------------------------------------------------------------------------------------------------------
 
@@ -359,6 +370,7 @@ class Jobs:
         statement = update(jobs).where(jobs.c.id == job.id, jobs.c.token == job.token, _may(move)).values(**values)
         with self._engine.begin() as connection:
             state = connection.execute(statement.returning(jobs.c.state)).scalar_one_or_none()
+            _settle_models(connection, [job])
         happened = "job.lost" if state is None else "job.failed" if state == State.FAILED else event
         events.emit(happened, job_id=job.id, token=job.token, **told)
         return state is not None
@@ -381,6 +393,20 @@ def _may(move: Move) -> ColumnElement[bool]:
     """The states this move starts from, by the table in job.py. One is compared with =: that alone finds the partial indexes."""
     states = sorted(MOVES[move][0])
     return jobs.c.state == states[0] if len(states) == 1 else jobs.c.state.in_(states)
+
+
+def _settle_models(connection: Connection, moved: Sequence[Job]) -> None:
+    """Of those jobs that publish a model and have ended now: it is ready if its job succeeded, else it failed."""
+    publishing = [job.id for job in moved if job.kind == Kind.PUBLISH]
+    if not publishing:
+        return
+    ended = select(jobs.c.id, jobs.c.state, jobs.c.result_key).where(jobs.c.id.in_(publishing), jobs.c.state.in_(FINAL))
+    for row in connection.execute(ended).all():
+        connection.execute(
+            update(models)
+            .where(models.c.job_id == row.id, models.c.state == "preparing")
+            .values(state="ready" if row.state == State.SUCCEEDED else "failed", exported_key=row.result_key)
+        )
 
 
 def _attempts(pairs: Iterable[tuple[str, int]]) -> ColumnElement[bool]:

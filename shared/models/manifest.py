@@ -30,7 +30,7 @@ class Manifest(BaseModel):
 
     manifest_schema: Literal[1] = Field(1, alias="schema")
     name: Name
-    version: int = Field(ge=1)
+    version: int = Field(ge=1, le=999_999_999)
     task: Literal["denoise", "inpaint"]
     architecture: str
     config: dict[str, Any]

@@ -2,13 +2,38 @@
 
 import builtins
 import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Connection, Engine, Row, delete, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from shared.database.engine import READ_ONLY, now_ms
 from shared.database.tables import aliases, defaults, models
 from shared.errors import Fault, Refused
+from shared.jobs.job import blob_key
 from shared.models.manifest import Manifest
+
+WEIGHTS = "weights"  # the part of a model's blobs that holds them
+
+
+@dataclass(frozen=True)
+class Model:
+    """A version as it is registered. Without an `id` its files come with Lacuna; else they are blobs."""
+
+    manifest: Manifest
+    state: str  # preparing, ready or failed
+    id: str | None
+    job_id: str | None  # of the job that makes it ready
+    exported_key: str | None  # the blob of its exported network
+
+    @property
+    def weights_key(self) -> str:
+        """The blob of its weights. Only of models with an id."""
+        if self.id is None:
+            raise ValueError(f"the weights of {self.manifest.reference} are no blob")
+        return blob_key(self.id, WEIGHTS)
 
 
 class Models:
@@ -26,11 +51,13 @@ class Models:
         with self._engine.begin() as connection:
             for found in manifests:
                 row = connection.execute(
-                    select(models.c.manifest).where(models.c.name == found.name, models.c.version == found.version)
+                    select(models.c.manifest, models.c.id).where(models.c.name == found.name, models.c.version == found.version)
                 ).one_or_none()
                 if row is None:
                     values = {"name": found.name, "version": found.version, "task": found.task, "manifest": found.model_dump(by_alias=True)}
                     connection.execute(insert(models).values(**values, state="ready", created_at=now_ms()))
+                elif row.id is not None:  # a user's own, from before we shipped one of that name: theirs stays
+                    continue
                 elif row.manifest["weights_sha256"] != found.weights_sha256:
                     raise Fault("artifact_invalid", f"{found.reference} is registered with other weights; a version never changes.")
                 so_far = newest.setdefault(found.task, found)
@@ -40,11 +67,49 @@ class Models:
                 if connection.execute(select(defaults.c.name).where(defaults.c.task == task)).one_or_none() is None:
                     connection.execute(insert(defaults).values(task=task, name=found.name, version=found.version))
 
-    def list(self) -> builtins.list[Manifest]:
-        """Every ready version, by name and version."""
-        statement = select(models.c.manifest).where(models.c.state == "ready").order_by(models.c.name, models.c.version)
+    def preparing(self, described: Manifest, model_id: str, job_id: str, owner_id: str) -> Callable[[Connection], None]:
+        """What registers a version that `job_id` will make ready, for `Jobs.accept` to do alongside.
+
+        It raises `Refused("model_exists")`; a version that failed gives its name away.
+        """
+
+        def register(connection: Connection) -> None:
+            same = (models.c.name == described.name) & (models.c.version == described.version)
+            shipped = select(models.c.version).where(models.c.name == described.name, models.c.id.is_(None))
+            if connection.execute(shipped.limit(1)).first() is not None:
+                raise Refused("model_exists", f"“{described.name}” is the name of a model that comes with Lacuna. Give yours another.")
+            connection.execute(delete(models).where(same, models.c.state == "failed"))
+            values = {"name": described.name, "version": described.version, "task": described.task}
+            try:
+                connection.execute(
+                    insert(models).values(
+                        **values, manifest=described.model_dump(by_alias=True), owner_id=owner_id, state="preparing", id=model_id,
+                        job_id=job_id, created_at=now_ms(),
+                    )
+                )  # fmt: skip
+            except IntegrityError as error:
+                raise Refused(
+                    "model_exists", f"There is a {described.reference} already: a version never changes. Give this one another number."
+                ) from error
+
+        return register
+
+    def get(self, name: str, version: int) -> Model | None:
+        """That version, in whatever state."""
         with self._engine.connect().execution_options(**READ_ONLY) as connection:
-            return [Manifest.model_validate(row.manifest) for row in connection.execute(statement)]
+            row = connection.execute(_columns().where(models.c.name == name, models.c.version == version)).one_or_none()
+        return _model(row) if row is not None else None
+
+    def list(self) -> builtins.list[Model]:
+        """Every version, by name and version."""
+        with self._engine.connect().execution_options(**READ_ONLY) as connection:
+            return [_model(row) for row in connection.execute(_columns().order_by(models.c.name, models.c.version))]
+
+    def kept_parts(self, ids: Iterable[str]) -> dict[str, set[str] | None]:
+        """Of each model that exists, the blob keys that its row names; None means all of them: it is being prepared."""
+        with self._engine.connect().execution_options(**READ_ONLY) as connection:
+            found = [_model(row) for row in connection.execute(_columns().where(models.c.id.in_(builtins.list(ids))))]
+        return {str(model.id): _named(model) for model in found}
 
     def defaults(self) -> dict[str, str]:
         """Task → the version used where no model is named: `{"denoise": "denoise@1"}`."""
@@ -80,7 +145,22 @@ class Models:
         with self._engine.connect().execution_options(**READ_ONLY) as connection:
             row = connection.execute(statement.limit(1)).first()
         if row is None:
-            known = ", ".join(found.reference for found in self.list() if found.task == task)
+            ready = [found.manifest for found in self.list() if found.state == "ready"]
+            known = ", ".join(found.reference for found in ready if found.task == task)
             what = f"“{wanted}”" if wanted else "a default model"
             raise Refused("unknown_model", f"There is no {what} for {task}; there are: {known or 'none'}.", fields={"model": "unknown"})
         return Manifest.model_validate(row.manifest)
+
+
+def _columns() -> Any:
+    return select(models.c.manifest, models.c.state, models.c.id, models.c.job_id, models.c.exported_key)
+
+
+def _model(row: Row[Any]) -> Model:
+    return Model(Manifest.model_validate(row.manifest), row.state, row.id, row.job_id, row.exported_key)
+
+
+def _named(model: Model) -> set[str] | None:
+    if model.state == "preparing":
+        return None
+    return {model.weights_key, model.exported_key or model.weights_key} if model.state == "ready" else set()

@@ -194,7 +194,7 @@ app = celery_app(sys.argv[1])
 @app.task(name=TASK)
 def bell(job_id):
     os.write(1, job_id.encode() + b"\\n")
-_listen(app, 1)
+_listen(app, ["interactive", "bulk"], 1)
 """
 
 

@@ -4,11 +4,15 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, insert, update
+from uuid_utils import uuid7
 
 from shared.database.tables import aliases, models
-from shared.errors import Fault, Refused
+from shared.database.tables import jobs as jobs_table
+from shared.errors import Fault, Outcome, Refused
+from shared.jobs.job import Job, Kind, Lane, NewJob, Success, blob_key
+from shared.jobs.store import Jobs
 from shared.models.manifest import Manifest
-from shared.models.store import Models
+from shared.models.store import Model, Models
 
 
 def manifest(name: str, version: int, **cares: Any) -> Manifest:
@@ -30,20 +34,20 @@ def alias(engine: Engine, name: str, alias: str, version: int) -> None:
         connection.execute(insert(aliases).values(name=name, alias=alias, version=version, changed_at=0))
 
 
-def names(found: list[Manifest]) -> list[str]:
-    return [one.reference for one in found]
+def names(registry: Models) -> list[str]:
+    return [one.manifest.reference for one in registry.list()]
 
 
 def test_what_was_registered_comes_back_whole_in_order_of_name_and_version(registry: Models) -> None:
     given = [manifest("b", 10), manifest("b", 9), manifest("a", 1, metrics={"psnr": 31.5})]
     registry.register(given)
-    assert registry.list() == [given[2], given[1], given[0]]
+    assert registry.list() == [Model(one, "ready", None, None, None) for one in (given[2], given[1], given[0])]
 
 
 def test_registering_again_changes_nothing(registry: Models) -> None:
     registry.register([manifest("a", 1)])
     registry.register([manifest("a", 1)])
-    assert names(registry.list()) == ["a@1"]
+    assert names(registry) == ["a@1"]
 
 
 def test_a_version_never_changes_its_weights(registry: Models) -> None:
@@ -51,7 +55,7 @@ def test_a_version_never_changes_its_weights(registry: Models) -> None:
     with pytest.raises(Fault) as fault:
         registry.register([manifest("b", 1), manifest("a", 1, weights_sha256="c" * 64)])
     assert fault.value.code == "artifact_invalid"
-    assert names(registry.list()) == ["a@1"], "a refused registration left something behind"
+    assert names(registry) == ["a@1"], "a refused registration left something behind"
 
 
 def test_the_newest_version_of_the_first_name_becomes_the_default(registry: Models) -> None:
@@ -78,7 +82,7 @@ def test_a_bare_name_means_its_alias_prod_where_that_is_set(registry: Models, en
     alias(engine, "a", "prod", 1)
     alias(engine, "a", "next", 2)
     assert [registry.resolve("denoise", wanted).reference for wanted in ("a", "a@prod", "a@next", "b")] == ["a@1", "a@1", "a@2", "b@1"]
-    assert [registry.aliases(found) for found in registry.list()] == [["prod"], ["next"], []]
+    assert [registry.aliases(found.manifest) for found in registry.list()] == [["prod"], ["next"], []]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +117,92 @@ def test_a_version_that_is_not_ready_is_not_served(wanted: str | None, registry:
     alias(engine, "a", "prod", 1)
     with engine.begin() as connection:
         connection.execute(update(models).values(state="preparing"))
-    assert registry.list() == []
+    assert [found.state for found in registry.list()] == ["preparing"]
     with pytest.raises(Refused, match="unknown_model"):
         registry.resolve("denoise", wanted)
+
+
+def publishing(jobs: Jobs, registry: Models, described: Manifest, model_id: str) -> Job:
+    """A job that makes `described` ready, as the API accepts it."""
+    job_id = str(uuid7())
+    new = NewJob(
+        id=job_id, owner_id="local", kind=Kind.PUBLISH, lane=Lane.TRAIN, task="denoise", model_name=described.name,
+        model_version=described.version, input={"name": described.reference, "key": blob_key(model_id, "weights")}, params={}, pixels=1,
+        max_attempts=1, request_id="request",
+    )  # fmt: skip
+    return jobs.accept(new, alongside=registry.preparing(described, model_id, job_id, "local"))
+
+
+ONE, OTHER = "01900000-0000-7000-8000-0000000000aa", "01900000-0000-7000-8000-0000000000bb"
+
+
+def test_an_added_model_is_in_preparation_until_its_job_succeeded_and_then_served(engine: Engine, registry: Models) -> None:
+    jobs = Jobs(engine, 30)
+    added = publishing(jobs, registry, manifest("mine", 1), ONE)
+    found = registry.get("mine", 1)
+    assert found == Model(manifest("mine", 1), "preparing", ONE, added.id, None)
+    assert registry.kept_parts([ONE, OTHER]) == {ONE: None}
+    with pytest.raises(Refused, match="unknown_model"):
+        registry.resolve("denoise", "mine")
+
+    (claimed,) = jobs.claim("w:1", [Lane.TRAIN], 1, idle=True)
+    key = blob_key(ONE, "exported.1")
+    assert jobs.succeed([Success(claimed, {"bytes": 1}, key, [])]) == {added.id}
+    assert registry.resolve("denoise", "mine").reference == "mine@1"
+    assert registry.kept_parts([ONE]) == {ONE: {blob_key(ONE, "weights"), key}}
+
+
+@pytest.mark.parametrize("end", ["fail", "retry", "reap", "cancel", "cancel running"])
+def test_however_its_job_ends_without_success_a_model_has_failed_and_gives_its_name_away(
+    end: str, engine: Engine, registry: Models
+) -> None:
+    jobs = Jobs(engine, 30)
+    added = publishing(jobs, registry, manifest("mine", 1), ONE)
+    claimed = jobs.claim("w:1", [Lane.TRAIN], 1, idle=True) if end != "cancel" else []
+    outcome = Outcome("internal", "", "", retryable=False)
+    if end == "fail":
+        assert jobs.fail(claimed[0], outcome)
+    elif end == "retry":
+        assert jobs.retry(claimed[0], outcome, 0)
+    elif end == "reap":
+        with engine.begin() as connection:
+            connection.execute(update(jobs_table).values(lease_until=0))
+        assert jobs.reap()
+    else:
+        assert jobs.cancel("local", added.id)
+    assert [found.state for found in registry.list()] == ["failed"]
+    assert registry.kept_parts([ONE]) == {ONE: set()}
+    publishing(jobs, registry, manifest("mine", 1), OTHER)
+    assert [(found.id, found.state) for found in registry.list()] == [(OTHER, "preparing")]
+
+
+def test_an_attempt_that_is_made_again_leaves_the_model_in_preparation(engine: Engine, registry: Models) -> None:
+    jobs = Jobs(engine, 30)
+    publishing(jobs, registry, manifest("mine", 1), ONE)
+    (claimed,) = jobs.claim("w:1", [Lane.TRAIN], 1, idle=True)
+    assert jobs.release(claimed)
+    assert [found.state for found in registry.list()] == ["preparing"]
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_version_that_is_there_is_not_added_again_and_nothing_is_left_of_the_try(ready: bool, engine: Engine, registry: Models) -> None:
+    jobs = Jobs(engine, 30)
+    added = publishing(jobs, registry, manifest("mine", 1), ONE)
+    if ready:
+        (claimed,) = jobs.claim("w:1", [Lane.TRAIN], 1, idle=True)
+        jobs.succeed([Success(claimed, {"bytes": 1}, "key", [])])
+    with pytest.raises(Refused, match="mine@1 already") as refused:
+        publishing(jobs, registry, manifest("mine", 1, licence="another"), OTHER)
+    assert refused.value.code == "model_exists"
+    assert [job.id for job in jobs.page("local", {}, 10, None)] == [added.id]
+    assert [found.id for found in registry.list()] == [ONE]
+
+
+def test_the_name_of_a_shipped_model_is_not_taken_and_a_name_that_a_user_had_first_stays_theirs(engine: Engine, registry: Models) -> None:
+    jobs = Jobs(engine, 30)
+    registry.register([manifest("a", 1)])
+    with pytest.raises(Refused, match="comes with Lacuna"):
+        publishing(jobs, registry, manifest("a", 2), ONE)
+    publishing(jobs, registry, manifest("mine", 1), ONE)
+    registry.register([manifest("mine", 1, weights_sha256="c" * 64)])
+    assert [found.id for found in registry.list()] == [None, ONE]

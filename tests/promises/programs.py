@@ -80,7 +80,7 @@ class Home:
 
     def worker(self) -> psutil.Process:
         """The worker process that claims."""
-        found: list[psutil.Process] = eventually("a worker runs", lambda: self.processes("worker.app"))
+        found: list[psutil.Process] = eventually("a worker runs", lambda: self.processes("worker.app worker"))
         return found[0]
 
     def send(self, path: Path, **headers: str) -> httpx.Response:

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from io import BytesIO
@@ -19,7 +21,8 @@ from redis import Redis
 from demo.photos import noisy, photo
 from shared.bells.bell import TASK
 from shared.imaging import metrics
-from tests.promises.programs import Home, eventually, home
+from tests.promises.programs import PATIENCE_SECONDS, Home, eventually, home
+from tests.promises.test_publishing import trained
 
 
 def forged(body: str, **changed: object) -> bytes:
@@ -119,6 +122,41 @@ def test_messages_that_are_no_bells_of_ours_are_dropped_and_the_worker_lives(run
         eventually("the worker has taken them all", lambda: not redis.llen("interactive"))
     assert running.final(running.send(noisy_cat).json()["id"])["state"] == "succeeded"
     assert running.worker() == worker
+
+
+def add_model(lacuna: Home, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`lacuna models add`, as a user calls it."""
+    argv = [str(Path(sys.executable).with_name("lacuna")), "--server", f"http://{lacuna.address}", "models", "add", str(folder)]
+    return subprocess.run(argv, env=lacuna.environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+
+
+def test_a_model_of_ones_own_is_added_by_the_trainer_and_restores_pictures(running: Home, noisy_cat: Path, tmp_path: Path) -> None:
+    added = add_model(running, trained(tmp_path / "mine"))
+    assert added.returncode == 0, added.stderr
+    assert "mine@1 is ready" in added.stdout
+    with noisy_cat.open("rb") as file:
+        job_id = running.http.post("/v1/restorations", files={"image": file}, data={"model": "mine"}).json()["id"]
+    job = running.final(job_id)
+    assert (job["state"], job["model"]) == ("succeeded", "mine@1")
+    assert job["result"]["executor"] == EXECUTOR
+    lanes = [worker["lanes"] for worker in running.http.get("/v1/system").json()["workers"]]
+    assert ["train"] in lanes
+    again = add_model(running, tmp_path / "mine")
+    assert again.returncode == 1
+    assert "mine@1 already" in again.stderr
+
+
+def test_a_trainer_that_is_killed_while_it_exports_costs_an_attempt_and_the_model_gets_ready(running: Home, tmp_path: Path) -> None:
+    folder = trained(tmp_path / "killed", name="killed")
+    files = {"manifest": (folder / "manifest.json").read_bytes(), "weights": (folder / "weights.safetensors").read_bytes()}
+    job_id = running.http.post("/v1/models", files=files).json()["id"]
+    (exporting,) = eventually("a child exports", lambda: running.processes("trainer.execution.export"))
+    (trainer,) = running.processes("worker.app trainer")
+    trainer.kill()
+    eventually("the child is gone with it", lambda: not exporting.is_running())
+    job = running.final(job_id)
+    assert (job["state"], job["attempts"]) == ("succeeded", 2)
+    assert running.http.get("/v1/models/killed").json()["items"][0]["state"] == "ready"
 
 
 def test_a_second_lacunad_on_the_same_home_or_port_says_so(running: Home, tmp_path: Path) -> None:

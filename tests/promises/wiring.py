@@ -1,6 +1,7 @@
 """Another wiring of the worker, for tests: real database, real files, real keeper and committer; a network that does nothing."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,9 +18,12 @@ from shared.database.migration import migrate
 from shared.errors import Outcome
 from shared.jobs.job import Job, Kind, Lane, NewJob, blob_key
 from shared.jobs.store import Jobs
+from shared.models import registry
+from shared.models.store import Models
 from shared.settings import Settings
 from shared.workers.store import Workers
 from trainer.execution import Described, Executor, Network
+from worker.artifacts import Artifacts
 from worker.committer import Committer
 from worker.keeper import Keeper
 from worker.loop import Loop
@@ -74,13 +78,18 @@ class Forgetful(Jobs):
 
 def ports(home: Path, network: Network | None = None, lease_seconds: float = 30) -> Ports:
     """Real database and files under `home`."""
+    home.mkdir(exist_ok=True)
     settings = Settings(home=home, lease_seconds=lease_seconds, renew_seconds=lease_seconds / 3)
     engine = open_database(settings.database)
     migrate(engine)
+    Models(engine).register(registry.shipped())
+    blobs = LocalBlobs(settings.blobs)
+    artifacts = Artifacts(Models(engine), blobs, settings.models)
     executor: Executor = Running(network or Identity())
     return Ports(
-        settings, Jobs(engine, lease_seconds), Workers(engine, lease_seconds), LocalBlobs(settings.blobs), Networks(executor, CALL_BYTES)
-    )
+        settings, Jobs(engine, lease_seconds), Workers(engine, lease_seconds), blobs, artifacts,
+        Networks(executor, artifacts.folder, CALL_BYTES),
+    )  # fmt: skip
 
 
 def submit(ports: Ports, pixels: NDArray[np.uint8], name: str = "photo.png", speed: str = "normal") -> Job:
@@ -116,14 +125,14 @@ def submit_bytes(ports: Ports, draft: Draft, width: int, height: int, name: str 
     return ports.jobs.accept(new)
 
 
-def work(ports: Ports, budget_pixels: int = 50_000_000) -> None:
+def work(ports: Ports, budget_pixels: int = 50_000_000, lanes: Sequence[Lane] = (Lane.INTERACTIVE, Lane.BULK)) -> None:
     """One worker's stretch of work: until nothing is due."""
     keeper = Keeper(ports.jobs, ports.settings.renew_seconds)
     committer = Committer(ports.jobs, ports.blobs)
     keeper.start()
     committer.start()
     try:
-        Loop(ports, keeper, committer, "tests:1", (Lane.INTERACTIVE, Lane.BULK), budget_pixels).run()
+        Loop(ports, keeper, committer, "tests:1", lanes, budget_pixels, 8).run()
     finally:
         committer.stop()
         keeper.stop()
@@ -131,4 +140,4 @@ def work(ports: Ports, budget_pixels: int = 50_000_000) -> None:
 
 def with_network(ports: Ports, network: Network) -> Ports:
     """The same, with another network."""
-    return replace(ports, networks=Networks(Running(network), CALL_BYTES))
+    return replace(ports, networks=Networks(Running(network), ports.artifacts.folder, CALL_BYTES))

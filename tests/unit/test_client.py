@@ -429,12 +429,22 @@ def test_models_are_listed_with_the_psnr_they_were_measured_at(api: FakeApi) -> 
         "default": True,
         "aliases": ["prod"],
     }
-    api.models = [measured, model | {"version": 2, "metrics": {}, "default": False, "aliases": []}]
+    plain = {"metrics": {}, "default": False, "aliases": []}
+    api.models = [measured, model | plain | {"version": 2}, model | plain | {"version": 3, "state": "preparing"}]
     assert lacuna(api, "models").stdout.splitlines() == [
         "MODEL      TASK     PARAMETERS  PSNR AT 15  PSNR AT 25  MEASURED ON  USED AS",
         "denoise@1  denoise      1.06 M    34.12 dB    31.50 dB  cbsd68       default, prod",
         "denoise@2  denoise      1.06 M           -           -  -",
+        "denoise@3  denoise      1.06 M           -           -  -            preparing",
     ]
+
+
+def test_a_folder_that_holds_no_model_is_a_usage_error_that_says_what_is_missing(api: FakeApi, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    result = lacuna(api, "models", "add", str(tmp_path))
+    assert result.exit_code == 2
+    assert "holds no weights.safetensors" in result.stderr
+    assert not api.posts
 
 
 def test_a_terminal_keeps_a_line_for_each_finished_file(capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,14 +108,14 @@ FROZEN: tuple[float, dict[str, Any]] = (31, WELL[1])
 )
 def test_a_worker_is_watched_until_it_ends_is_overdue_or_falls_silent(moments: list[tuple[float, dict[str, Any]]], unseen: int) -> None:
     child = Watched(*moments)
-    guardian._watch(cast(Child, child), 30, threading.Event())
+    guardian._watch(cast(Child, child), "worker", 30, threading.Event())
     assert len(child.moments) == unseen
 
 
 def test_a_guardian_that_stops_watches_no_longer() -> None:
     child, stopping = Watched(WELL), threading.Event()
     stopping.set()
-    guardian._watch(cast(Child, child), 30, stopping)
+    guardian._watch(cast(Child, child), "worker", 30, stopping)
     assert child.moments == [WELL]
 
 
@@ -143,5 +143,5 @@ time.sleep(600)
 
     monkeypatch.setattr(Child, "listen", listen)
     monkeypatch.setattr(Child, "stop", lambda self, _: stop(self, 0.1))
-    guardian.guard(Settings(home=tmp_path), stopping)
+    guardian.guard(Settings(home=tmp_path), "worker", stopping)
     assert [now(jobs, job) for job in held] == [UNHARMED] * 3

@@ -1,5 +1,6 @@
 """The keeper learns within a round what is no longer ours, and keeps the leases of the rest."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
@@ -137,6 +138,17 @@ def test_an_attempt_is_overdue_only_after_it_began_and_later_if_it_is_larger(run
     monkeypatch.setattr("worker.keeper.time.monotonic", lambda: began + 119)  # 60 s, and 60 for its one Mpx
     assert not held.overdue()
     monkeypatch.setattr("worker.keeper.time.monotonic", lambda: began + 121)
+    assert held.overdue()
+
+
+def test_an_attempt_at_a_model_has_a_quarter_of_an_hour_whatever_its_size(running: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(dataclasses.replace(running, kind="publish", pixels=1))
+    held.begin()
+    assert held.began is not None
+    began = held.began
+    monkeypatch.setattr("worker.keeper.time.monotonic", lambda: began + 899)
+    assert not held.overdue()
+    monkeypatch.setattr("worker.keeper.time.monotonic", lambda: began + 901)
     assert held.overdue()
 
 

@@ -23,6 +23,7 @@ from shared.jobs.job import Job, Lane, State
 from tests.promises import wiring
 from tests.promises.programs import eventually
 from worker import alone, app, keeper, patience
+from worker.attempts import ATTEMPTS
 from worker.committer import Committer
 from worker.keeper import Held, Keeper
 from worker.loop import Loop
@@ -51,7 +52,11 @@ def loop_of(ports: Ports, budget_pixels: int = 10_000_000) -> tuple[Loop, Keeper
     kept = Keeper(ports.jobs, 10)
     committer = Committer(ports.jobs, ports.blobs)
     committer.start()
-    return Loop(ports, kept, committer, "tests:1", (Lane.INTERACTIVE, Lane.BULK), budget_pixels), kept, committer.stop
+    return (
+        Loop(ports, kept, committer, "tests:1", (Lane.INTERACTIVE, Lane.BULK), budget_pixels, ports.settings.workers),
+        kept,
+        committer.stop,
+    )
 
 
 def started(work: Callable[[], None]) -> threading.Thread:
@@ -134,7 +139,7 @@ def test_an_attempt_that_was_lost_before_it_began_is_not_made(tmp_path: Path, mo
         made.append(held.job.id)
         restore(held, *others)
 
-    monkeypatch.setattr("worker.loop.restore", recorded)
+    monkeypatch.setitem(ATTEMPTS, "restore", recorded)
     ports = wiring.ports(tmp_path, gate)
     submitted = [wiring.submit(ports, picture()) for _ in range(2)]  # small: one group
     loop, kept, stop = loop_of(ports)
@@ -251,7 +256,7 @@ def test_a_suspect_is_restored_in_a_process_of_its_own(suspect: tuple[Ports, Job
         """
         from tests.promises import wiring
         from worker import alone
-        alone.wiring.make = lambda settings: wiring.ports(settings.home)
+        alone.wiring.make = lambda settings, _: wiring.ports(settings.home)
         alone.main()
         """,
     )
@@ -334,7 +339,7 @@ def test_what_a_loop_holds_is_dropped_even_if_an_attempt_could_not_be_ended(tmp_
     def broken(*_: object) -> None:
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr("worker.loop.restore", broken)
+    monkeypatch.setitem(ATTEMPTS, "restore", broken)
     with pytest.raises(RuntimeError):
         loop.run()
     stop()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.models import registry
 from tests.promises import wiring
 from worker import memory
 from worker.wiring import Networks
@@ -29,7 +30,7 @@ def test_no_piece_that_the_network_sees_takes_more_than_it_may(megabytes: int, h
         halo = 24
         bytes_per_pixel = 384
 
-    networks = Networks(wiring.Running(Greedy()), megabytes * 1_000_000)
+    networks = Networks(wiring.Running(Greedy()), registry.shipped_artifact, megabytes * 1_000_000)
     smallest = (64 + 2 * 24) ** 2  # a window that is hardly more than its halo: less makes no sense
     most = max(megabytes * 1_000_000 // 384, smallest)
     plan = networks.plan(Greedy(), height, width)

@@ -29,7 +29,7 @@ def exported(artifact: Path, cached: Path) -> Exported:
     if found := export.read(place, described):
         return found
     cached.mkdir(parents=True, exist_ok=True)
-    with _alone(cached / "lock"):
+    with alone(cached / "lock"):
         if found := export.read(place, described):  # another worker made it while we waited
             return found
         if not tensorflow_installed():
@@ -51,7 +51,8 @@ def exported(artifact: Path, cached: Path) -> Exported:
 
 
 @contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def alone(lock: Path) -> Iterator[None]:
+    """Hold a lock among all processes of this machine."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

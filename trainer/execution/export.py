@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +37,8 @@ FILES = (NETWORK, "network.bin")
 TOLERANCE = 1e-5  # between the exported network and the Keras one, both in float32, pictures in 0..1
 AGREED_DB = 80.0  # between tiled and whole on the sample: 60 is promised, and pictures differ
 HALO_STEP = 8
-EXPORT_SECONDS = 600
+EXPORT_SECONDS = 600.0
+LOOK_SECONDS = 0.5
 SPACE_BYTES = 64 << 20  # less free space than this explains a failed export
 
 
@@ -77,24 +80,36 @@ def read(folder: Path, described: Manifest) -> Exported | None:
 
     Raises `Inexpressible` if the folder says that there can be none.
     """
-    try:
-        record = Record(**json.loads((folder / RECORD).read_bytes()))
-        if record.weights_sha256 != described.weights_sha256 or record.exporter != exporter():
-            return None
-        if record.inexpressible:
-            raise Inexpressible(record.inexpressible)
-        if any(artifact.sha256_of(folder / name) != record.files.get(name) for name in FILES):
-            return None
-    except (OSError, ValueError, TypeError):  # missing or damaged: it is made anew
+    if not intact(folder, described):
         return None
+    record = read_record(folder)
+    if record.exporter != exporter():
+        return None
+    if record.inexpressible:
+        raise Inexpressible(record.inexpressible)
     return Exported(folder / NETWORK, record)
 
 
-def make(model: Path, folder: Path) -> None:
+def intact(folder: Path, described: Manifest) -> bool:
+    """Whether `folder` holds, whole, what some exporter made of this model's weights."""
+    try:
+        record = read_record(folder)
+        hashes = {} if record.inexpressible else {name: artifact.sha256_of(folder / name) for name in FILES}
+    except (OSError, ValueError, TypeError):  # missing or damaged
+        return False
+    return record.weights_sha256 == described.weights_sha256 and hashes == record.files
+
+
+def read_record(folder: Path) -> Record:
+    """The record of an exported network. Raises OSError, ValueError or TypeError."""
+    return Record(**json.loads((folder / RECORD).read_bytes()))
+
+
+def make(model: Path, folder: Path, look: Callable[[], None] = lambda: None) -> None:
     """Export the artifact `model` into `folder`, which appears whole or not at all.
 
-    Raises `Refused` for weights that do not fit, `Transient("storage_full")`, or `Fault("internal")` when the child ends
-    otherwise; the log says why.
+    Twice a second it calls `look`, which ends it by raising. Raises `Refused` for weights that do not fit,
+    `Transient("storage_full")`, or `Fault("internal")` when the child ends otherwise; the log says why.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as making:
@@ -106,9 +121,7 @@ def make(model: Path, folder: Path) -> None:
         }
         child = children.Child(children.python("trainer.execution.export", str(model), f"{making}/done"), environ)
         try:
-            status = child.process.wait(EXPORT_SECONDS)
-        except subprocess.TimeoutExpired:
-            status = errno.ETIMEDOUT
+            status = _wait(child, look)
         finally:
             child.kill()
             child.close()
@@ -121,6 +134,17 @@ def make(model: Path, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         Path(making, "done").rename(folder)
         _sync(folder.parent)
+
+
+def _wait(child: children.Child, look: Callable[[], None]) -> int:
+    until = time.monotonic() + EXPORT_SECONDS
+    while time.monotonic() < until:
+        look()
+        try:
+            return child.process.wait(LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.listen(0)
+    return errno.ETIMEDOUT
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from shared.blobs.local import LocalBlobs
 from shared.blobs.store import Blobs
 from shared.database.engine import open_database
 from shared.jobs.store import Jobs
+from shared.models.store import Models
 from worker.upkeep.reaper import Reaper
 from worker.upkeep.ringer import ring_again
 from worker.upkeep.sweeper import sweep
@@ -30,11 +31,12 @@ def main() -> None:
     rounds = 0
     children.beat(lambda: {"rounds": rounds})
 
-    jobs = Jobs(open_database(chosen.database), chosen.lease_seconds)
+    engine = open_database(chosen.database)
+    jobs = Jobs(engine, chosen.lease_seconds)
     blobs = LocalBlobs(chosen.blobs)
     ringer = BackgroundRinger(lambda: CeleryRinger(celery_app(chosen.redis)))
     reaper = Reaper(jobs, chosen.lease_seconds, chosen.tick_seconds)
-    threading.Thread(target=_sweep, args=[jobs, blobs, chosen.sweep_seconds, stopping], name="sweeper", daemon=True).start()
+    threading.Thread(target=_sweep, args=[jobs, Models(engine), blobs, chosen.sweep_seconds, stopping], name="sweeper", daemon=True).start()
     while not stopping.is_set():
         try:
             reaper.reap()
@@ -45,11 +47,11 @@ def main() -> None:
         stopping.wait(chosen.tick_seconds)
 
 
-def _sweep(jobs: Jobs, blobs: Blobs, grace_seconds: float, stopping: threading.Event) -> None:
+def _sweep(jobs: Jobs, models: Models, blobs: Blobs, grace_seconds: float, stopping: threading.Event) -> None:
     """In a thread of its own: with a hundred thousand blobs a sweep takes longer than the reaper may be late."""
     while not stopping.is_set():
         try:
-            sweep(jobs, blobs, grace_seconds)
+            sweep(jobs, models, blobs, grace_seconds)
         except (SQLAlchemyError, OSError) as error:  # the database or the disk is away: the next sweep tries again
             events.emit("upkeep.failed", reason=f"{type(error).__name__}: {error}"[:300])
         stopping.wait(min(grace_seconds / 4, LONGEST_PAUSE_SECONDS))

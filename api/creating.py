@@ -1,0 +1,100 @@
+"""What every POST that creates a job has in common: `Idempotency-Key`, `Prefer: wait`, and the answer."""
+
+import re
+import shutil
+from collections.abc import Callable
+
+from flask import Response, request
+
+from api import jobs as jobs_api
+from api.owner import owner_id
+from api.uploads import Upload, receiving
+from api.wiring import Ports
+from shared.errors import Refused, Transient
+from shared.jobs.job import Job
+from shared.jobs.store import Replay, Reservation
+
+KEY = re.compile(r"[\x21-\x7e]{1,255}")
+LONGEST_WAIT = 60
+
+HEADERS = {
+    "Idempotency-Key": "yours, up to 255 visible ASCII characters: the same key and request give the same job",
+    "Prefer": "wait=N holds the answer up to N ≤ 60 seconds until the job is final",
+}
+PROBLEMS = (
+    "malformed_multipart", "idempotency_in_progress", "upload_stalled", "upload_too_large", "unknown_field", "invalid_field",
+    "idempotency_mismatch", "callbacks_not_offered", "database_busy", "storage_full", "too_many_uploads",
+)  # fmt: skip
+
+Accept = Callable[[Upload, Reservation | None, str], Job]  # (upload, reservation, fingerprint): checks, blobs, then the row
+
+
+def create(ports: Ports, accept: Accept) -> Response:
+    """Receive the body, let `accept` make a job of it, or replay the job of its key; ring; answer."""
+    wait = _wait_seconds()
+    if shutil.disk_usage(ports.settings.home).free < ports.settings.min_free:
+        raise Transient("storage_full", retry_after_s=60)
+    claim = _reserve(ports)
+    fulfilled = False
+    try:
+        with receiving(request, ports.blobs, ports.settings, lambda: _renew(ports, claim)) as upload:
+            fingerprint = upload.fingerprint(request.method, request.path)
+            if isinstance(claim, Replay):
+                job = _replayed(ports, claim, fingerprint)
+            else:
+                if "callback_url" in upload.fields:
+                    raise Refused("callbacks_not_offered", fields={"callback_url": "not offered"})
+                job = accept(upload, claim, fingerprint)
+            fulfilled = True
+    finally:
+        if isinstance(claim, Reservation) and not fulfilled:
+            ports.jobs.drop_reservation(claim)
+    if isinstance(claim, Replay):
+        return _answer(ports, job, wait, replayed=True)
+    ports.ringer.ring(job.lane, job.id)
+    return _answer(ports, job, wait)
+
+
+def _reserve(ports: Ports) -> Reservation | Replay | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not KEY.fullmatch(key):
+        raise Refused(
+            "invalid_field", "Idempotency-Key takes 1 to 255 visible ASCII characters.", fields={"Idempotency-Key": "not visible ASCII"}
+        )
+    return ports.jobs.reserve(owner_id(), key)
+
+
+def _renew(ports: Ports, claim: Reservation | Replay | None) -> None:
+    if isinstance(claim, Reservation):
+        ports.jobs.renew_reservation(claim)
+
+
+def _replayed(ports: Ports, replay: Replay, fingerprint: str) -> Job:
+    if replay.fingerprint != fingerprint:
+        raise Refused("idempotency_mismatch")
+    job = ports.jobs.get(replay.job_id, owner_id())
+    if job is None:
+        raise Refused("job_not_found", "The job of this Idempotency-Key was deleted.")
+    return job
+
+
+def _wait_seconds() -> float | None:
+    """The `wait` preference of RFC 7240, or None."""
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", ",".join(request.headers.getlist("Prefer")))
+    return min(int(found[1]), LONGEST_WAIT) if found else None
+
+
+def _answer(ports: Ports, job: Job, wait: float | None, replayed: bool = False) -> Response:
+    if wait is not None:
+        job = ports.watch.until_final(job, wait)
+    response = jobs_api.answer(ports, job, 200 if wait is not None and job.final else 202)
+    response.headers["Location"] = jobs_api.links(job)["self"]
+    if not job.final:
+        response.headers["Retry-After"] = "1"
+    if wait is not None:
+        response.headers["Preference-Applied"] = f"wait={wait:g}"
+    if replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response

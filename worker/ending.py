@@ -1,0 +1,24 @@
+"""How an attempt ends that raised an error: by shared/errors.py, written into its row."""
+
+import random
+
+from shared import events
+from shared.errors import outcome_of
+from worker.keeper import Held
+from worker.patience import until_answered
+from worker.wiring import Ports
+
+RETRY_SECONDS = (1.0, 5.0)
+
+
+def end(held: Held, ports: Ports, error: BaseException) -> None:
+    """Write how an attempt ended that raised `error`: failed for good, or queued again."""
+    held.conclude()
+    outcome = outcome_of(error)
+    if outcome.code == "internal":
+        events.emit("attempt.crashed", cause=error, job_id=held.job.id, request_id=held.job.request_id)
+    if outcome.retryable:
+        delay = random.uniform(*RETRY_SECONDS)  # noqa: S311  # jitter
+        until_answered(lambda: ports.jobs.retry(held.job, outcome, delay))
+    else:
+        until_answered(lambda: ports.jobs.fail(held.job, outcome))
