@@ -44,12 +44,13 @@ bench: .venv/.ready $(EXPORTED) ## measure the engine on this machine (minutes; 
 
 serving: .venv/serving/.ready ## an environment without TensorFlow, in .venv/serving: all that a worker needs that restores on a CPU
 
-.venv/serving/.ready: requirements/serving.txt pyproject.toml $(EXPORTED)
+.venv/serving/.ready: requirements/serving.txt pyproject.toml $(EXPORTED) $(shell find api client server shared trainer worker -name '*.py')
 	@$(PYTHON) -m venv --clear .venv/serving
 	@.venv/serving/bin/pip install --quiet --require-hashes -r requirements/serving.txt
+	@rm -rf build
 	@$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
 	@.venv/serving/bin/pip install --quiet --no-deps --no-index --find-links build/wheel lacuna
-	@rm -r build/wheel
+	@rm -r build
 	@touch $@
 
 lock: ## write the hashed requirements anew (needs uv)

@@ -3,7 +3,6 @@
 from typing import Any
 
 from flask import Blueprint, Response, current_app, g, json
-from pydantic import ValidationError
 from uuid_utils import uuid7
 
 from api import creating
@@ -16,7 +15,7 @@ from api.wiring import Ports
 from shared.errors import Refused
 from shared.jobs.job import Job, Kind, Lane, NewJob, blob_key
 from shared.jobs.store import Reservation
-from shared.models import weights
+from shared.models import manifest, weights
 from shared.models.manifest import Manifest
 from shared.models.store import WEIGHTS
 
@@ -94,13 +93,7 @@ def _manifest(part: Part) -> Manifest:
     if part.draft.size > LARGEST_MANIFEST:
         raise Refused("artifact_invalid", f"A manifest has at most {LARGEST_MANIFEST // 1000} kB.", fields={"manifest": "too large"})
     with part.draft.reader() as file:
-        text = file.read()
-    try:
-        return Manifest.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"]) or "manifest"
-        raise Refused("artifact_invalid", f"The manifest is wrong at {where}: {first['msg']}.", fields={"manifest": "wrong"}) from error
+        return manifest.parse(file.read())
 
 
 def _views() -> list[dict[str, Any]]:

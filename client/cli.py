@@ -221,6 +221,8 @@ def add(chosen: Choices, folder: Path) -> None:
     if job["state"] != "succeeded":
         raise end_of(job)
     ready = f"{job['model']} is ready, after {duration(job['result']['seconds'])}. Use it with: lacuna restore --model {job['model']} FILES"
+    if reason := job["result"].get("inexpressible"):
+        click.echo(f"OpenVINO cannot run it ({reason}); TensorFlow will, where it is installed.", err=True)
     _print(chosen, [job], lambda: [ready])
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from client.text import duration, legible, table
 
@@ -87,14 +87,22 @@ def _progress(job: Item) -> str:
 
 
 def _evaluation(model: Item) -> Item | None:
-    evaluations: list[Item] = (model.get("metrics") or {}).get("evaluations") or []
-    return evaluations[0] if evaluations else None
+    """Its first evaluation; None also where an added model's manifest holds something of another form."""
+    match model.get("metrics"):
+        case {"evaluations": [{"rows": list()} as first, *_]}:
+            return cast("Item", first)
+    return None
 
 
 def _psnr(model: Item) -> dict[float, float]:
     """PSNR in dB by σ."""
     rows = (_evaluation(model) or {}).get("rows", [])
-    return {row["sigma"]: row["psnr"] for row in rows if row.get("sigma") is not None and row.get("psnr") is not None}
+    found = {}
+    for row in rows:
+        match row:
+            case {"sigma": int() | float() as sigma, "psnr": int() | float() as psnr}:
+                found[float(sigma)] = float(psnr)
+    return found
 
 
 def _uses(model: Item) -> list[str]:

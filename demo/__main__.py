@@ -42,7 +42,7 @@ def main() -> None:
         port = _free_port()
         environ = {"LACUNA_HOME": home, "LACUNA_BIND": f"127.0.0.1:{port}"}
         log = (Path(home) / "log").open("w+b")
-        print("Starting the service: queue, API, worker, upkeep …", flush=True)
+        print("Starting the service: queue, API, workers, upkeep …", flush=True)
         service = subprocess.Popen(children.python("server.cli", "up"), env={**os.environ, **environ}, stdout=log, stderr=log)
         try:
             address = f"http://127.0.0.1:{port}"

@@ -84,6 +84,7 @@ def _executor(settings: Settings) -> Finding:
     argv = children.python("trainer", "executor", "--setting", settings.executor)
     asked = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
     if asked.returncode:
-        return Finding("executor", "none", asked.stderr.strip().splitlines()[-1])
+        said = asked.stderr.strip().splitlines() or [f"It ended with status {asked.returncode} and said nothing: install Lacuna again."]
+        return Finding("executor", "none", said[-1])
     said = json.loads(asked.stdout)
     return Finding("executor", f"{said['executor']}, {said['precision']}, {said['device']} (LACUNA_EXECUTOR={settings.executor})")

@@ -62,6 +62,9 @@ CODES: dict[str, Code] = {
 }  # fmt: skip
 
 
+LONGEST_DETAIL = 600  # characters: what is quoted in it may be the user's, of any length
+
+
 class LacunaError(Exception):
     """An error with a code from `CODES`, a sentence for the user, and the fields it is about."""
 
@@ -70,7 +73,7 @@ class LacunaError(Exception):
     ) -> None:
         self.code = code
         self.kind = CODES[code]
-        self.detail = detail or self.kind.advice
+        self.detail = (detail or self.kind.advice)[:LONGEST_DETAIL]
         self.fields = fields or {}
         self.retry_after_s = retry_after_s
         super().__init__(f"{code}: {self.detail}")

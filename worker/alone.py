@@ -10,12 +10,13 @@ from dataclasses import asdict
 
 from shared import children, events, settings
 from shared.errors import CODES, Outcome
-from shared.jobs.job import Job, State
+from shared.jobs.job import Job, Kind, State
 from worker import wiring
 from worker.attempts import ATTEMPTS
 from worker.committer import Committer
 from worker.keeper import Held, Keeper
 from worker.patience import until_answered
+from worker.publishing import PUBLISH_SECONDS
 from worker.wiring import Ports
 
 ENVIRONMENT = "LACUNA_CHILD_JOB"
@@ -24,7 +25,7 @@ LOOK_SECONDS = 0.5
 
 def run(held: Held, ports: Ports) -> None:
     """Make the attempt in a child. A child that dies or overruns its deadline costs only this job."""
-    held.begin()
+    held.begin(PUBLISH_SECONDS if held.job.kind == Kind.PUBLISH else None)
     child = children.Child(children.python("worker.alone"), {ENVIRONMENT: json.dumps(asdict(held.job))})
     try:
         while child.ended() is None and not held.lost.is_set() and not held.overdue():

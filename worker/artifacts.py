@@ -16,7 +16,8 @@ from shared.models import manifest, registry
 from shared.models.store import Model, Models
 from trainer.artifact import WEIGHTS, sha256_of
 from trainer.execution import export
-from trainer.execution.cache import alone
+from trainer.execution.cache import locked
+from worker.patience import until_answered
 
 MAKING = ".making-"
 LONGEST_MAKING_SECONDS = 3600.0
@@ -35,21 +36,21 @@ class Artifacts:
 
         A damaged copy is fetched again. Raises `Refused("unknown_model")`, `Fault("artifact_invalid")` if the blobs are damaged.
         """
-        model = self.models.get(name, version)
+        model = until_answered(lambda: self.models.get(name, version))
         if model is None or model.state != "ready":
             raise Refused("unknown_model", f"{name}@{version} is not there any more.")
         if model.id is None:
             return registry.shipped_artifact(name, version)
         place = self.kept / f"{name}@{version}.{model.id}"
         self.kept.mkdir(parents=True, exist_ok=True)
-        with alone(self.kept / "lock"):
+        with locked(self.kept / "lock"):
             if not _intact(place, model):
-                with making(self.kept) as folder:
+                with making(self.kept) as folder, contextlib.suppress(FileNotFoundError):  # a blob that is gone
                     self.write(model, folder / "whole")
                     shutil.rmtree(place, ignore_errors=True)
                     (folder / "whole").rename(place)
                 if not _intact(place, model):
-                    raise Fault("artifact_invalid", f"The stored files of {name}@{version} are damaged: add the model again.")
+                    raise Fault("artifact_invalid", f"The stored files of {name}@{version} are damaged: add it under another version.")
         return place
 
     def write(self, model: Model, folder: Path) -> None:

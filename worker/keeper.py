@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import events
-from shared.jobs.job import Job, Kind
+from shared.jobs.job import Job
 from shared.jobs.store import Jobs
 
 ROUND_SECONDS = 1.0
 BASE_DEADLINE_SECONDS = 60.0
-PUBLISH_SECONDS = 900.0  # the child that exports ends sooner
 DEADLINE_SECONDS_PER_MPX = 60.0  # half of it would do where bfloat16 is native: this only tells the hung from the slow
 
 
@@ -35,6 +34,7 @@ class Held:
     done: int = 0
     total: int = 0
     began: float | None = None
+    limit_seconds: float | None = None
     computing: bool = True
     lost: threading.Event = field(default_factory=threading.Event)
 
@@ -43,9 +43,9 @@ class Held:
         """What the store knows the attempt by."""
         return self.job.id, self.job.token
 
-    def begin(self) -> None:
-        """The attempt starts now."""
-        self.began = time.monotonic()
+    def begin(self, limit_seconds: float | None = None) -> None:
+        """The attempt, or a part of it, starts now and has so long; by default what its pixels allow."""
+        self.began, self.limit_seconds = time.monotonic(), limit_seconds
 
     def progress(self, done: int, total: int) -> None:
         """Tell how far it is. Raises `LeaseLost` if the attempt is no longer ours."""
@@ -63,8 +63,8 @@ class Held:
 
     def overdue(self) -> bool:
         """Whether it has run for longer than any healthy attempt would."""
-        restoring = BASE_DEADLINE_SECONDS + DEADLINE_SECONDS_PER_MPX * self.job.seen_pixels / 1e6
-        limit = PUBLISH_SECONDS if self.job.kind == Kind.PUBLISH else restoring
+        by_pixels = BASE_DEADLINE_SECONDS + DEADLINE_SECONDS_PER_MPX * self.job.seen_pixels / 1e6
+        limit = by_pixels if self.limit_seconds is None else self.limit_seconds
         return self.began is not None and self.computing and time.monotonic() - self.began > limit
 
 

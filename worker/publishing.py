@@ -10,15 +10,19 @@ from worker import artifacts
 from worker.committer import Committer
 from worker.ending import end
 from worker.keeper import Held, LeaseLost
+from worker.patience import until_answered
 from worker.wiring import Ports
+
+PUBLISH_SECONDS = 900.0  # the child that exports ends sooner
 
 
 def publish(held: Held, ports: Ports, committer: Committer) -> None:
     """Export in a child with TensorFlow, pack, store, commit. The row of the model follows that of the job."""
     job = held.job
-    held.begin()
+    began = time.monotonic()
+    held.begin(PUBLISH_SECONDS)
     try:
-        model = ports.artifacts.models.get(job.model_name, job.model_version)
+        model = until_answered(lambda: ports.artifacts.models.get(job.model_name, job.model_version))
         if model is None or model.id is None or model.job_id != job.id:
             raise Refused("model_not_found", f"{job.model} was replaced meanwhile.")
         held.progress(0, 1)
@@ -37,7 +41,7 @@ def publish(held: Held, ports: Ports, committer: Committer) -> None:
         result = {
             "bytes": draft.size, "sha256": draft.sha256(), "type": "application/x-tar", "exporter": record.exporter,
             "difference": record.difference, "halo": record.halo, "tiled_psnr": record.tiled_psnr,
-            "inexpressible": record.inexpressible or None, "seconds": round(time.monotonic() - (held.began or 0), 3),
+            "inexpressible": record.inexpressible or None, "seconds": round(time.monotonic() - began, 3),
         }  # fmt: skip
         held.conclude()
         committer.succeed(Success(job, result, key, notes=[]))

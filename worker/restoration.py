@@ -14,23 +14,28 @@ from worker.ending import end
 from worker.keeper import Held, LeaseLost
 from worker.wiring import Ports
 
+LOADING_SECONDS = 900.0  # until a network is there
+
 
 def restore(held: Held, ports: Ports, committer: Committer) -> None:
     """Decode, restore tile by tile, encode, store, commit. Every way it can end is written into the row, by its token."""
     job = held.job
+    began = time.monotonic()
     held.begin()
     try:
         with ports.blobs.open(job.input["key"]) as file:
             source = codec.decode(file, job.input["bytes"], ports.settings.max_pixels)
 
-        network = ports.networks.get(job.model_name, job.model_version)
+        held.begin(LOADING_SECONDS)  # it may have to be exported first
+        network = ports.networks.get(job.model_name, job.model_version, held.check)
+        held.begin()
 
         def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
             with ports.networks.device:
                 held.check()  # it may have been canceled while others had the device
                 return network.run(batch)
 
-        passes = ensemble.averaged(run) if job.params.get("speed") == "best" else run
+        passes = ensemble.averaged(run, network.multiple) if job.params.get("speed") == "best" else run
         height, width = source.colour.shape[:2]
         plan = ports.networks.plan(network, height, width)
         restored = source.colour.copy()
@@ -51,7 +56,7 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
         result = {
             "bytes": draft.size, "sha256": draft.sha256(), "type": encoded.type, "width": width, "height": height,
             "bits": source.header.bits, "executor": network.described.executor, "precision": network.described.precision,
-            "seconds": round(time.monotonic() - (held.began or 0), 3),
+            "seconds": round(time.monotonic() - began, 3),
         }  # fmt: skip
         held.conclude()
         committer.succeed(Success(job, result, key, source.notes + encoded.notes, units=len(plan)))  # False: no longer ours; not an error

@@ -31,11 +31,16 @@ class Networks:
     _loaded: dict[tuple[str, int], Network] = field(default_factory=dict)
     _loading: threading.Lock = field(default_factory=threading.Lock)
 
-    def get(self, name: str, version: int) -> Network:
-        """The network of a model version. Raises `Refused` unknown_model or artifact_invalid, `Fault("artifact_invalid")`."""
+    def get(self, name: str, version: int, look: Callable[[], None] = lambda: None) -> Network:
+        """The network of a model version; `look` as in `Executor.load`.
+
+        Raises `Refused` unknown_model or artifact_invalid, `Fault("artifact_invalid")`.
+        """
+        if (name, version) in self._loaded:  # nobody waits for what another one loads
+            return self._loaded[name, version]
         with self._loading:
             if (name, version) not in self._loaded:
-                network = self.executor.load(self.folder(name, version))
+                network = self.executor.load(self.folder(name, version), look)
                 events.emit("model.loaded", model=f"{name}@{version}", **vars(network.described))
                 self._loaded[name, version] = network
             return self._loaded[name, version]

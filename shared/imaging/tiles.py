@@ -46,9 +46,9 @@ def plan(height: int, width: int, halo: int, multiple: int, whole_pixels: int = 
 
     `tile` and `halo` are rounded up to `multiple`, so that every window's strides lie as they lie in the whole picture.
     """
-    if height * width <= whole_pixels:
+    padded_height, padded_width, side, margin = (-(-size // multiple) * multiple for size in (height, width, tile, halo))
+    if padded_height * padded_width <= whole_pixels:  # a row of pixels is padded to many times its size
         return [Tile(0, height, 0, width, 0, height, 0, width)]
-    side, margin = (-(-size // multiple) * multiple for size in (tile, halo))
     return [
         Tile(
             top, min(top + side, height), left, min(left + side, width),

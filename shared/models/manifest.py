@@ -52,11 +52,28 @@ class Manifest(BaseModel):
 def read(folder: Path) -> Manifest:
     """The manifest of an artifact's folder. Raises `Refused("artifact_invalid")` if it is missing or wrong."""
     try:
-        return Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+        return parse((folder / "manifest.json").read_bytes())
     except FileNotFoundError as error:
         raise Refused("artifact_invalid", f"{folder.name} holds no manifest.json.") from error
+
+
+def parse(text: bytes) -> Manifest:
+    """A manifest as it came. Raises `Refused("artifact_invalid")`."""
+    try:
+        return Manifest.model_validate(json.loads(text, parse_constant=_no_number))
     except ValidationError as error:
-        raise Refused("artifact_invalid", f"The manifest of {folder.name} is wrong: {error.errors()[0]['msg']}.") from error
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])[:100]
+        raise Refused("artifact_invalid", f"The manifest is wrong at {where}: {first['msg']}.", fields=_FIELD) from error
+    except (ValueError, RecursionError) as error:
+        raise Refused("artifact_invalid", "The manifest is not JSON as RFC 8259 has it.", fields=_FIELD) from error
+
+
+_FIELD = {"manifest": "wrong"}
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 def dump(manifest: Manifest) -> str:

@@ -49,17 +49,25 @@ class Models:
         """
         newest: dict[str, Manifest] = {}  # task → of the first name given
         with self._engine.begin() as connection:
+            added = models.c.id.is_not(None)
+            names = {found.name for found in manifests}
+            connection.execute(delete(models).where(models.c.name.in_(names), added, models.c.state == "failed"))
+            users = set(connection.execute(select(models.c.name).where(models.c.name.in_(names), added)).scalars())
             for found in manifests:
+                if found.name in users:  # theirs from before we shipped a model of that name: it stays theirs
+                    continue
                 row = connection.execute(
-                    select(models.c.manifest, models.c.id).where(models.c.name == found.name, models.c.version == found.version)
+                    select(models.c.manifest).where(models.c.name == found.name, models.c.version == found.version)
                 ).one_or_none()
                 if row is None:
                     values = {"name": found.name, "version": found.version, "task": found.task, "manifest": found.model_dump(by_alias=True)}
                     connection.execute(insert(models).values(**values, state="ready", created_at=now_ms()))
-                elif row.id is not None:  # a user's own, from before we shipped one of that name: theirs stays
-                    continue
                 elif row.manifest["weights_sha256"] != found.weights_sha256:
-                    raise Fault("artifact_invalid", f"{found.reference} is registered with other weights; a version never changes.")
+                    raise Fault(
+                        "artifact_invalid",
+                        f"{found.reference} is registered with other weights, and a version never changes. "
+                        "Install the Lacuna that made this home, or start a new one with LACUNA_HOME.",
+                    )
                 so_far = newest.setdefault(found.task, found)
                 if found.name == so_far.name and found.version > so_far.version:
                     newest[found.task] = found
@@ -107,9 +115,9 @@ class Models:
 
     def kept_parts(self, ids: Iterable[str]) -> dict[str, set[str] | None]:
         """Of each model that exists, the blob keys that its row names; None means all of them: it is being prepared."""
+        named = select(models.c.id, models.c.state, models.c.exported_key).where(models.c.id.in_(builtins.list(ids)))
         with self._engine.connect().execution_options(**READ_ONLY) as connection:
-            found = [_model(row) for row in connection.execute(_columns().where(models.c.id.in_(builtins.list(ids))))]
-        return {str(model.id): _named(model) for model in found}
+            return {row.id: _named(row.id, row.state, row.exported_key) for row in connection.execute(named)}
 
     def defaults(self) -> dict[str, str]:
         """Task → the version used where no model is named: `{"denoise": "denoise@1"}`."""
@@ -147,7 +155,7 @@ class Models:
         if row is None:
             ready = [found.manifest for found in self.list() if found.state == "ready"]
             known = ", ".join(found.reference for found in ready if found.task == task)
-            what = f"“{wanted}”" if wanted else "a default model"
+            what = f"“{wanted[:140]}”" if wanted else "a default model"
             raise Refused("unknown_model", f"There is no {what} for {task}; there are: {known or 'none'}.", fields={"model": "unknown"})
         return Manifest.model_validate(row.manifest)
 
@@ -160,7 +168,7 @@ def _model(row: Row[Any]) -> Model:
     return Model(Manifest.model_validate(row.manifest), row.state, row.id, row.job_id, row.exported_key)
 
 
-def _named(model: Model) -> set[str] | None:
-    if model.state == "preparing":
+def _named(model_id: str, state: str, exported_key: str | None) -> set[str] | None:
+    if state == "preparing":
         return None
-    return {model.weights_key, model.exported_key or model.weights_key} if model.state == "ready" else set()
+    return {key for key in (blob_key(model_id, WEIGHTS), exported_key) if key} if state == "ready" else set()

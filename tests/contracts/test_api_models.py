@@ -82,6 +82,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a manifest that is too large": ({"given": described(licence="x" * 10_000)}, "artifact_invalid", "manifest"),
     "a manifest without a name": ({"given": {k: v for k, v in described().items() if k != "name"}}, "artifact_invalid", "manifest"),
     "a name that is a path": ({"given": described(name="../mine")}, "artifact_invalid", "manifest"),
+    "a number that is none": ({"given": json.dumps(described(metrics={"x": float("nan")})).encode()}, "artifact_invalid", "manifest"),
+    "a manifest that is deep": ({"given": b"[" * 9_000}, "artifact_invalid", "manifest"),
     "a field of the manifest that we do not know": ({"given": described(code="import os")}, "artifact_invalid", "manifest"),
     "a version below one": ({"given": described(version=0)}, "artifact_invalid", "manifest"),
     "a version beyond the column": ({"given": described(version=10**12)}, "artifact_invalid", "manifest"),

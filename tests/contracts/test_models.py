@@ -204,5 +204,8 @@ def test_the_name_of_a_shipped_model_is_not_taken_and_a_name_that_a_user_had_fir
     with pytest.raises(Refused, match="comes with Lacuna"):
         publishing(jobs, registry, manifest("a", 2), ONE)
     publishing(jobs, registry, manifest("mine", 1), ONE)
-    registry.register([manifest("mine", 1, weights_sha256="c" * 64)])
-    assert [found.id for found in registry.list()] == [None, ONE]
+    failed = publishing(jobs, registry, manifest("ours", 1), OTHER)
+    assert jobs.cancel("local", failed.id)
+    registry.register([manifest("mine", 1, weights_sha256="c" * 64), manifest("mine", 2), manifest("ours", 1)])
+    assert [(found.manifest.reference, found.id) for found in registry.list()] == [("a@1", None), ("mine@1", ONE), ("ours@1", None)]
+    publishing(jobs, registry, manifest("mine", 3), OTHER)

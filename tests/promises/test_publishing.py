@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save
+from sqlalchemy.exc import OperationalError
 from uuid_utils import uuid7
 
 from shared.blobs.local import LocalBlobs
@@ -16,22 +17,24 @@ from shared.errors import Fault, Refused
 from shared.jobs.job import Job, Kind, Lane, NewJob, State, blob_key
 from shared.models import manifest
 from shared.models.manifest import Manifest
+from shared.models.store import Model, Models
 from tests.promises import wiring
 from trainer import artifact, networks
 from trainer.execution import export
 from trainer.execution.openvino import OpenVinoExecutor
-from worker import artifacts
+from worker import artifacts, patience
 from worker.upkeep.sweeper import sweep
 from worker.wiring import Ports
 
 CONFIG = {"widths": [4, 8], "blocks": 1}
 
 
-def trained(folder: Path, **cares: Any) -> Path:
+def trained(folder: Path, scale: float = 0.05, **cares: Any) -> Path:
     """What a training leaves: a small network."""
-    model = networks.build("unet", CONFIG)
+    config = cares.get("config", CONFIG)
+    model = networks.build("unet", config if max(config["widths"]) < 100 else CONFIG)
     generator = np.random.default_rng(0)
-    weights = {variable.path: generator.normal(0, 0.05, tuple(variable.shape)).astype(np.float32) for variable in model.variables}
+    weights = {variable.path: generator.normal(0, 1, tuple(variable.shape)).astype(np.float32) * scale for variable in model.variables}
     values = {
         "schema": 1, "name": "mine", "version": 1, "task": "denoise", "architecture": "unet", "config": CONFIG, "weights_sha256": "0" * 64,
         "parameters": model.count_params(), "created_at": "2026-01-01T00:00:00Z", "base": None, "recipe": {}, "data": [], "metrics": {},
@@ -113,7 +116,7 @@ def test_a_damaged_copy_is_fetched_again(house: Ports, name: str) -> None:
 
 def test_damaged_blobs_are_said_to_be_damaged(house: Ports, tmp_path: Path) -> None:
     other = artifacts.Artifacts(house.artifacts.models, _Damaged(house.settings.blobs), tmp_path / "models")
-    with pytest.raises(Fault, match="damaged: add the model again"):
+    with pytest.raises(Fault, match="damaged: add it under another version"):
         other.folder("mine", 1)
 
 
@@ -123,6 +126,30 @@ class _Damaged(LocalBlobs):
             data = bytearray(file.read())
         data[len(data) // 2] ^= 1
         return io.BytesIO(bytes(data))
+
+
+def test_a_blob_that_is_gone_is_said_too(house: Ports, tmp_path: Path) -> None:
+    other = artifacts.Artifacts(house.artifacts.models, LocalBlobs(tmp_path / "empty"), tmp_path / "models")
+    with pytest.raises(Fault, match="damaged"):
+        other.folder("mine", 1)
+
+
+def test_while_the_database_is_away_the_files_of_a_model_are_waited_for(
+    house: Ports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "AGAIN_SECONDS", 0.001)
+
+    class Away(Models):
+        times = 2
+
+        def get(self, name: str, version: int) -> Model | None:
+            if self.times:
+                self.times -= 1
+                raise OperationalError("SELECT", {}, Exception("away"))
+            return house.artifacts.models.get(name, version)
+
+    other = artifacts.Artifacts(Away(house.jobs._engine), house.blobs, tmp_path / "models")
+    assert (other.folder("mine", 1) / artifact.WEIGHTS).exists()
 
 
 def test_a_model_that_is_not_ready_has_no_files(tmp_path: Path) -> None:
@@ -142,13 +169,21 @@ def misfit(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("wrong", ["another network's weights", "an unknown architecture", "an absurd config"])
+@pytest.mark.parametrize(
+    "wrong", ["another network's weights", "an unknown architecture", "an absurd config", "grey only", "no numbers", "another task's"]
+)
 def test_what_is_no_network_of_ours_fails_with_a_reason_and_leaves_no_blob(tmp_path: Path, wrong: str) -> None:
     ports = wiring.ports(tmp_path / "home")
     if wrong == "another network's weights":
         folder = misfit(tmp_path / "mine")
     elif wrong == "an unknown architecture":
         folder = trained(tmp_path / "mine", architecture="transformer")
+    elif wrong == "grey only":
+        folder = trained(tmp_path / "mine", config={**CONFIG, "channels": 1})
+    elif wrong == "no numbers":
+        folder = trained(tmp_path / "mine", scale=float("nan"))
+    elif wrong == "another task's":
+        folder = trained(tmp_path / "mine", task="inpaint")
     else:
         folder = trained(tmp_path / "mine", config={"widths": [10**9]})
     job = ended(ports, add(ports, folder))

@@ -1,7 +1,7 @@
 """Another wiring of the worker, for tests: real database, real files, real keeper and committer; a network that does nothing."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Running:
 
     network: Network
 
-    def load(self, folder: Path) -> Network:
+    def load(self, artifact: Path, look: Callable[[], None] = lambda: None) -> Network:
         return self.network
 
     def describe(self) -> Described:

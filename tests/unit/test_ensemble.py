@@ -11,7 +11,7 @@ from trainer.execution.ensemble import averaged
 @given(st.integers(1, 7), st.integers(1, 7), st.integers(1, 2))
 def test_a_network_that_changes_nothing_gives_back_every_pixel_however_it_is_turned(height: int, width: int, count: int) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (count, height, width, 3)).astype(np.float32)
-    assert np.array_equal(averaged(lambda *inputs: inputs[0])(picture), picture)
+    assert np.array_equal(averaged(lambda *inputs: inputs[0], 1)(picture), picture)
 
 
 def test_each_way_is_seen_once_and_a_mask_turns_with_its_picture() -> None:
@@ -23,7 +23,7 @@ def test_each_way_is_seen_once_and_a_mask_turns_with_its_picture() -> None:
         seen.append(inputs[0].tobytes() + bytes(inputs[0].shape))
         return inputs[0]
 
-    averaged(run)(picture, picture)
+    averaged(run, 1)(picture, picture)
     assert len(set(seen)) == len(seen) == 8
 
 
@@ -33,5 +33,5 @@ def test_what_a_network_does_to_one_side_is_shared_by_all_sides() -> None:
         output[:, :, 0] -= 8
         return output
 
-    restored = averaged(darkens_the_left)(np.zeros((1, 3, 3, 1), np.float32))
+    restored = averaged(darkens_the_left, 1)(np.zeros((1, 3, 3, 1), np.float32))
     assert restored[0, :, :, 0].tolist() == [[-4, -2, -4], [-2, 0, -2], [-4, -2, -4]]

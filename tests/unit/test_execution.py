@@ -9,10 +9,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from shared import children, events
-from shared.errors import Fault, Transient
+from shared.errors import Fault, Refused, Transient
 from shared.models import manifest, registry
 from trainer import networks
 from trainer.execution import cache, choice, export, openvino, tensorflow
@@ -40,7 +41,7 @@ def exports(made: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders that were exported into; each is a copy of the one real export, which takes seconds."""
     calls: list[Path] = []
 
-    def copy(_: Path, folder: Path) -> None:
+    def copy(_: Path, folder: Path, look: object) -> None:
         calls.append(folder)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(made, folder)
@@ -145,10 +146,22 @@ def test_a_full_disk_is_a_passing_failure_and_leaves_nothing(model: Path, tmp_pa
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
 
 
-def test_an_export_that_dies_is_our_fault_and_leaves_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(children, "python", lambda *_: [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
-    with pytest.raises(Fault, match="could not be exported"):
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "out_of_memory"),
+        ("raise SystemExit(3)", "internal"),
+        ("import time; time.sleep(600)", "timed_out"),
+    ],
+)
+def test_an_export_that_dies_or_lasts_too_long_says_so_and_leaves_nothing(
+    program: str, code: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "EXPORT_SECONDS", 2.0 if code == "timed_out" else 60.0)
+    monkeypatch.setattr(children, "python", lambda *_: [sys.executable, "-c", program])
+    with pytest.raises(Fault) as fault:
         exported(model, tmp_path / "cache")
+    assert fault.value.code == code
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
 
 
@@ -184,10 +197,92 @@ def test_a_network_that_says_something_else_than_keras_does_not_count(model: Pat
     assert "differs from the Keras network" in export._export(model, tmp_path).inexpressible
 
 
+class Constant:
+    """In the place of an exported network."""
+
+    multiple, halo = 8, 8
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def run(self, *inputs: Any) -> Any:
+        return np.full_like(inputs[0], self.value)
+
+
+def keras_that_gives(value: float) -> Any:
+    """In the place of the Keras network."""
+
+    class Given:
+        shape = (None, None, None, 3)
+
+    class Network:
+        inputs = (Given,)
+
+        def __call__(self, given: Any, training: bool) -> Any:
+            return np.full_like(given, value)
+
+    return Network()
+
+
+def test_what_only_openvino_makes_no_number_differs_and_what_keras_does_is_refused() -> None:
+    assert not export._difference(keras_that_gives(1.0), Constant(float("nan"))) <= export.TOLERANCE  # type: ignore[arg-type]
+    with pytest.raises(Refused, match="no numbers"):
+        export._difference(keras_that_gives(float("nan")), Constant(float("nan")))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("enough", "expected"), [(8, 8), (24, 24), (40, 40), (64, 64), (1000, 64)])
+def test_the_halo_is_the_smallest_that_agrees_and_never_more_than_a_pixel_depends_on(
+    enough: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Constant(0.0)
+    network.halo = 32
+    tried: list[int] = []
+
+    def psnr(_: Any, __: Any, ___: Any, halo: int, ____: int) -> float:
+        tried.append(halo)
+        return 90.0 if halo >= enough else 50.0
+
+    monkeypatch.setattr(export, "_tiled_psnr", psnr)
+    halo, agreed = export._agreed_halo(network, [3])  # type: ignore[arg-type]
+    assert halo == expected
+    assert (agreed >= export.AGREED_DB) == (enough <= 64)
+    assert len(tried) == len(set(tried)) <= 6
+
+
+def test_a_network_that_is_loaded_is_had_at_once_while_another_is_being_loaded(tmp_path: Path) -> None:
+    from tests.promises.wiring import Identity
+    from worker.wiring import Networks
+
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def load(self, artifact: Path, look: Any = None) -> Any:
+            if artifact.name == "slow":
+                begun.set()
+                assert go_on.wait(60)
+            return Identity()
+
+        def describe(self) -> Any:
+            return Identity.described
+
+    loaded = Networks(Slow(), lambda name, _: tmp_path / name, 1 << 30)
+    first = loaded.get("quick", 1)
+    loading = threading.Thread(target=lambda: loaded.get("slow", 1), daemon=True)
+    loading.start()
+    assert begun.wait(60)
+    had: list[object] = []
+    asking = threading.Thread(target=lambda: had.append(loaded.get("quick", 1)), daemon=True)
+    asking.start()
+    asking.join(30)
+    go_on.set()
+    loading.join(60)
+    assert had == [first]
+
+
 def test_what_openvino_cannot_run_runs_on_tensorflow_and_is_said_once(
     model: Path, made: Path, tmp_path: Path, exports: list[Path], said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_: Path, folder: Path) -> None:
+    def refuse(_: Path, folder: Path, look: object) -> None:
         exports.append(folder)
         record = json.loads((made / export.RECORD).read_bytes())
         folder.mkdir(parents=True)

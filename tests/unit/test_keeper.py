@@ -1,6 +1,5 @@
 """The keeper learns within a round what is no longer ours, and keeps the leases of the rest."""
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
@@ -141,15 +140,18 @@ def test_an_attempt_is_overdue_only_after_it_began_and_later_if_it_is_larger(run
     assert held.overdue()
 
 
-def test_an_attempt_at_a_model_has_a_quarter_of_an_hour_whatever_its_size(running: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held(dataclasses.replace(running, kind="publish", pixels=1))
-    held.begin()
+def test_a_part_of_an_attempt_may_have_a_limit_of_its_own(running: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(running)
+    held.begin(900)
     assert held.began is not None
     began = held.began
     monkeypatch.setattr("worker.keeper.time.monotonic", lambda: began + 899)
     assert not held.overdue()
     monkeypatch.setattr("worker.keeper.time.monotonic", lambda: began + 901)
     assert held.overdue()
+    held.begin()
+    monkeypatch.setattr("worker.keeper.time.monotonic", lambda: began + 901 + 121)
+    assert held.overdue(), "the next part has the limit of its pixels again"
 
 
 def test_an_attempt_that_only_waits_for_the_storage_is_never_overdue(running: Job, monkeypatch: pytest.MonkeyPatch) -> None:

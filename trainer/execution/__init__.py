@@ -1,5 +1,6 @@
 """How a network runs. One seam, `Executor`; which one stands behind it is chosen in `choice.py`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,8 +37,11 @@ class Network(Protocol):
 class Executor(Protocol):
     """Loads artifacts and says what it runs on."""
 
-    def load(self, artifact: Path) -> Network:
-        """The network of an artifact's folder. Raises `Refused("artifact_invalid")`."""
+    def load(self, artifact: Path, look: Callable[[], None] = lambda: None) -> Network:
+        """The network of an artifact's folder. If that takes long it calls `look` now and then, which ends it by raising.
+
+        Raises `Refused("artifact_invalid")`.
+        """
         ...
 
     def describe(self) -> Described:

@@ -6,7 +6,7 @@ Written atomically, checked on load, made anew when damaged. Several workers may
 import contextlib
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from shared import events
@@ -17,8 +17,8 @@ from trainer.execution.export import Exported
 from trainer.execution.tensorflow import installed as tensorflow_installed
 
 
-def exported(artifact: Path, cached: Path) -> Exported:
-    """The exported network of an artifact's folder; `cached` is the folder of the cache.
+def exported(artifact: Path, cached: Path, look: Callable[[], None] = lambda: None) -> Exported:
+    """The exported network of an artifact's folder; `cached` is the folder of the cache, `look` as in `export.make`.
 
     Raises `Inexpressible`, or `Fault("artifact_invalid")` where there is none and nothing to make it with.
     """
@@ -29,7 +29,7 @@ def exported(artifact: Path, cached: Path) -> Exported:
     if found := export.read(place, described):
         return found
     cached.mkdir(parents=True, exist_ok=True)
-    with alone(cached / "lock"):
+    with locked(cached / "lock"):
         if found := export.read(place, described):  # another worker made it while we waited
             return found
         if not tensorflow_installed():
@@ -41,8 +41,8 @@ def exported(artifact: Path, cached: Path) -> Exported:
         for left in cached.glob(".export-*"):  # of one that was killed
             shutil.rmtree(left, ignore_errors=True)
         events.emit("model.exporting", model=described.reference)
-        export.make(artifact, place)
-        for older in cached.glob(f"{described.reference}.*.*"):
+        export.make(artifact, place, look)
+        for older in cached.glob(f"{described.reference}.{described.weights_sha256[:16]}.*"):
             if older != place:
                 shutil.rmtree(older, ignore_errors=True)
     if found := export.read(place, described):
@@ -51,7 +51,7 @@ def exported(artifact: Path, cached: Path) -> Exported:
 
 
 @contextlib.contextmanager
-def alone(lock: Path) -> Iterator[None]:
+def locked(lock: Path) -> Iterator[None]:
     """Hold a lock among all processes of this machine."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

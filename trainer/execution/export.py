@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,9 @@ NETWORK, RECORD, REFUSAL = "network.xml", "export.json", "refused.txt"
 FILES = (NETWORK, "network.bin")
 TOLERANCE = 1e-5  # between the exported network and the Keras one, both in float32, pictures in 0..1
 AGREED_DB = 80.0  # between tiled and whole on the sample: 60 is promised, and pictures differ
+LEAST_DB = 60.0
 HALO_STEP = 8
+INPUTS = {"denoise": [3], "inpaint": [3, 1]}  # the channels of what a network of each task is given
 EXPORT_SECONDS = 600.0
 LOOK_SECONDS = 0.5
 SPACE_BYTES = 64 << 20  # less free space than this explains a failed export
@@ -129,8 +132,14 @@ def make(model: Path, folder: Path, look: Callable[[], None] = lambda: None) -> 
             raise Refused("artifact_invalid", refusal.read_text(encoding="utf-8"))
         if status == errno.ENOSPC:
             raise Transient("storage_full", "There is no room to export the network: free some space under LACUNA_HOME.")
+        if status == errno.ETIMEDOUT:
+            raise Fault(
+                "timed_out", f"The network was not exported within {EXPORT_SECONDS / 60:g} minutes: it is too large for this machine."
+            )
+        if status == -signal.SIGKILL:  # not by us: the system takes what needs most memory, and this child offers itself
+            raise Fault("out_of_memory", "There was too little memory to export the network: it is too large for this machine.")
         if status:
-            raise Fault("internal", f"The network of {model.name} could not be exported for OpenVINO (status {status}); the log says why.")
+            raise Fault("internal", f"The network could not be exported for OpenVINO (status {status}); the log says why.")
         shutil.rmtree(folder, ignore_errors=True)
         Path(making, "done").rename(folder)
         _sync(folder.parent)
@@ -143,7 +152,7 @@ def _wait(child: children.Child, look: Callable[[], None]) -> int:
         try:
             return child.process.wait(LOOK_SECONDS)
         except subprocess.TimeoutExpired:
-            child.listen(0)
+            continue
     return errno.ETIMEDOUT
 
 
@@ -172,6 +181,11 @@ def _export(model: Path, folder: Path) -> Record:
 
     library()  # silenced before Keras imports it
     described, keras_network = artifact.load_network(model)
+    channels = [given.shape[-1] for given in keras_network.inputs]
+    if channels != INPUTS[described.task] or keras_network.outputs[0].shape[-1] != 3:
+        raise Refused(
+            "artifact_invalid", f"A network for {described.task} takes {INPUTS[described.task]} channels and gives 3; this one is another."
+        )
     architecture = networks.ARCHITECTURES[described.architecture]
     config = networks.parse(described.architecture, described.config)
     multiple, halo = architecture.multiple(config), architecture.halo(config)
@@ -183,6 +197,8 @@ def _export(model: Path, folder: Path) -> Record:
         files = {name: artifact.sha256_of(folder / name) for name in FILES}
         exported = OpenVinoNetwork(Exported(folder / NETWORK, record), "float32")
         difference = _difference(keras_network, exported)
+    except (Refused, MemoryError, OSError, ImportError):
+        raise
     except Exception as error:  # what a converter raises for a layer it does not know is its own affair
         if shutil.disk_usage(folder).free < SPACE_BYTES:
             raise
@@ -190,7 +206,9 @@ def _export(model: Path, folder: Path) -> Record:
         return Record(**{**asdict(record), "inexpressible": reason[:500]})
     if not difference <= TOLERANCE:
         return Record(**{**asdict(record), "inexpressible": f"it differs from the Keras network by {difference:.2g}"})
-    halo, agreed = _agreed_halo(exported, [given.shape[-1] for given in keras_network.inputs])
+    halo, agreed = _agreed_halo(exported, channels)
+    if agreed < LEAST_DB:
+        return Record(**{**asdict(record), "inexpressible": f"tiled and whole agree to {agreed:.0f} dB only"})
     return Record(**{**asdict(record), "files": files, "difference": difference, "halo": halo, "tiled_psnr": round(agreed, 2)})
 
 
@@ -211,27 +229,43 @@ def _difference(keras_network: Any, exported: "Network") -> float:
         side = exported.multiple
         inputs = sample([given.shape[-1] for given in keras_network.inputs], -(-height // side) * side, -(-width // side) * side, count)
         by_keras = np.asarray(keras_network(inputs if len(inputs) > 1 else inputs[0], training=False))
-        found = max(found, float(np.abs(by_keras - exported.run(*inputs)).max()))
+        if not np.isfinite(by_keras).all():
+            raise Refused("artifact_invalid", "The network gives values that are no numbers.")
+        found = float(np.maximum(found, np.abs(by_keras - exported.run(*inputs)).max()))  # what is no number stays none
     return found
 
 
 def _agreed_halo(network: "Network", channels: list[int], side: int = 512, tile: int = 128) -> tuple[int, float]:
-    """(halo, dB): the smallest halo with which tiled and whole agree; at most all that a pixel depends on."""
+    """(halo, dB): the smallest halo with which tiled and whole agree to `AGREED_DB`; at most all that a pixel depends on."""
     inputs = sample(channels, side, side)
     whole = network.run(*inputs)
     step = max(HALO_STEP, network.multiple)
-    halo, agreed = 0, 0.0
-    while agreed < AGREED_DB and halo < 2 * network.halo:
-        halo += step
-        tiled = np.empty_like(whole)
-        for part in tiles.plan(side, side, halo, network.multiple, whole_pixels=0, tile=tile):
-            window = np.s_[:, part.window_top : part.window_bottom, part.window_left : part.window_right]
-            top, left = part.top - part.window_top, part.left - part.window_left
-            output = network.run(*(given[window] for given in inputs))
-            kept = output[:, top : top + part.bottom - part.top, left : left + part.right - part.left]
-            tiled[:, part.top : part.bottom, part.left : part.right] = kept
-        agreed = float(min(200.0, -10 * np.log10(max(np.mean((tiled - whole) ** 2), 1e-20))))
-    return halo, agreed
+    tried: dict[int, float] = {}
+
+    def agreed(steps: int) -> float:
+        if steps not in tried:
+            tried[steps] = _tiled_psnr(network, inputs, whole, steps * step, tile)
+        return tried[steps]
+
+    enough, most = 1, -(-2 * network.halo // step)
+    while agreed(enough) < AGREED_DB and enough < most:
+        enough = min(2 * enough, most)
+    too_few = max((steps for steps, psnr in tried.items() if psnr < AGREED_DB and steps < enough), default=0)
+    while enough - too_few > 1:
+        middle = (enough + too_few) // 2
+        enough, too_few = (middle, too_few) if agreed(middle) >= AGREED_DB else (enough, middle)
+    return enough * step, agreed(enough)
+
+
+def _tiled_psnr(network: "Network", inputs: list[NDArray[np.float32]], whole: NDArray[np.float32], halo: int, tile: int) -> float:
+    tiled = np.empty_like(whole)
+    for part in tiles.plan(whole.shape[1], whole.shape[2], halo, network.multiple, whole_pixels=0, tile=tile):
+        window = np.s_[:, part.window_top : part.window_bottom, part.window_left : part.window_right]
+        top, left = part.top - part.window_top, part.left - part.window_left
+        output = network.run(*(given[window] for given in inputs))
+        kept = output[:, top : top + part.bottom - part.top, left : left + part.right - part.left]
+        tiled[:, part.top : part.bottom, part.left : part.right] = kept
+    return float(min(200.0, -10 * np.log10(max(np.mean((tiled - whole) ** 2), 1e-20))))
 
 
 def _sync(path: Path) -> None:

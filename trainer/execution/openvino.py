@@ -4,8 +4,10 @@ One compilation for any height and width, and the precision always set and told:
 the processor has it, and a cached compilation for each shape would cost 32 MB a shape.
 """
 
+import ctypes
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from shared import events
 from shared.errors import Refused
+from shared.models import manifest
 from trainer.execution import Described, cache, pad
 from trainer.execution.export import Exported, Inexpressible
 from trainer.execution.tensorflow import TensorFlowExecutor
@@ -22,6 +25,8 @@ from trainer.execution.tensorflow import installed as tensorflow_installed
 CPU_FLAGS = Path("/proc/cpuinfo")
 HINTS = {"bfloat16": "bf16", "float32": "f32"}
 KEPT_PRIMITIVES = 64  # compiled for sizes seen, some forty a size; by default 5 000: a gigabyte more after 1 000 sizes, for 8 % of time
+# glibc keeps what OpenVINO frees between sizes, in pieces that fit the next size badly; given back, a worker stays the same size
+GIVE_BACK = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def library() -> Any:
@@ -68,7 +73,10 @@ class OpenVinoNetwork:
         height, width = inputs[0].shape[1:3]
         self._request.infer([np.ascontiguousarray(pad(given, self.multiple)) for given in inputs], share_inputs=True)
         output = self._request.get_output_tensor(0).data  # OpenVINO's own memory: the next call overwrites it
-        return np.array(output[:, :height, :width], dtype=np.float32)
+        result = np.array(output[:, :height, :width], dtype=np.float32)
+        if GIVE_BACK is not None:
+            GIVE_BACK(0)
+        return result
 
 
 class OpenVinoExecutor:
@@ -79,15 +87,16 @@ class OpenVinoExecutor:
         self._cached = cached
         self._precision = precision or ("bfloat16" if native_bfloat16() else "float32")
 
-    def load(self, artifact: Path) -> Any:
+    def load(self, artifact: Path, look: Callable[[], None] = lambda: None) -> Any:
         """See `Executor.load`."""
         try:
-            return OpenVinoNetwork(cache.exported(artifact, self._cached), self._precision)
+            return OpenVinoNetwork(cache.exported(artifact, self._cached, look), self._precision)
         except Inexpressible as error:
+            name = manifest.read(artifact).reference
             if not tensorflow_installed():
-                raise Refused("artifact_invalid", f"OpenVINO cannot run {artifact.name}, and TensorFlow is not installed here.") from error
-            events.emit("executor.fell_back", model=artifact.name, reason=str(error))
-            return TensorFlowExecutor().load(artifact)
+                raise Refused("artifact_invalid", f"OpenVINO cannot run {name}, and TensorFlow is not installed here.") from error
+            events.emit("executor.fell_back", model=name, reason=str(error))
+            return TensorFlowExecutor().load(artifact, look)
 
     def describe(self) -> Described:
         """See `Executor.describe`."""

@@ -5,6 +5,7 @@ One traced function of unknown height and width. Never `model.predict` (seven ti
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class TensorFlowExecutor:
     def __init__(self, precision: str = "float32") -> None:
         self._precision = precision
 
-    def load(self, artifact_folder: Path) -> TensorFlowNetwork:
+    def load(self, artifact_folder: Path, look: Callable[[], None] = lambda: None) -> TensorFlowNetwork:
         """See `Executor.load`."""
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the import, or TensorFlow chatters
         described, model = artifact.load_network(artifact_folder, self._precision)

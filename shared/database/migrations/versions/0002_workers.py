@@ -1,4 +1,4 @@
-"""Which workers there are, and what they run networks with; where the files of added models lie."""
+"""Which workers there are, and what they run networks with."""
 
 from alembic import op
 import sqlalchemy as sa
@@ -10,9 +10,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("models", sa.Column("id", sa.String(length=36)))
-    op.add_column("models", sa.Column("job_id", sa.String(length=36)))
-    op.add_column("models", sa.Column("exported_key", sa.Text()))
     op.create_table(
         "workers",
         sa.Column("id", sa.Text(), nullable=False),
