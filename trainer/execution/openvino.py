@@ -25,7 +25,7 @@ from trainer.execution.tensorflow import installed as tensorflow_installed
 CPU_FLAGS = Path("/proc/cpuinfo")
 HINTS = {"bfloat16": "bf16", "float32": "f32"}
 KEPT_PRIMITIVES = 64  # compiled for sizes seen, some forty a size; by default 5 000: a gigabyte more after 1 000 sizes, for 8 % of time
-# glibc keeps what OpenVINO frees between sizes, in pieces that fit the next size badly; given back, a worker stays the same size
+# glibc keeps what OpenVINO frees when the size changes, in pieces that fit the next size badly; given back, a worker does not grow
 GIVE_BACK = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
@@ -67,6 +67,7 @@ class OpenVinoNetwork:
         self.bytes_per_pixel = exported.record.bytes_per_pixel
         self.described = Described("openvino", precision, "cpu")
         self._request = compiled.create_infer_request()
+        self._shape: tuple[int, ...] = ()  # of the last call
 
     def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Network.run`."""
@@ -74,8 +75,9 @@ class OpenVinoNetwork:
         self._request.infer([np.ascontiguousarray(pad(given, self.multiple)) for given in inputs], share_inputs=True)
         output = self._request.get_output_tensor(0).data  # OpenVINO's own memory: the next call overwrites it
         result = np.array(output[:, :height, :width], dtype=np.float32)
-        if GIVE_BACK is not None:
+        if inputs[0].shape != self._shape and GIVE_BACK is not None:
             GIVE_BACK(0)
+        self._shape = inputs[0].shape
         return result
 
 
