@@ -111,7 +111,7 @@ def _base(folder: Path, recipe: loop.Recipe) -> tuple[Manifest, dict[str, NDArra
 @click.option("--record", is_flag=True, help="Write the figures into the artifact's manifest.")
 def evaluate(model: Path, folder: Path, sigmas: str, rounded: bool, executor: str, as_json: bool, record: bool) -> None:
     """Figures of the artifact in folder MODEL on the clean pictures of FOLDER."""
-    network = choice.choose(executor, settings.load().networks).load(model)
+    network = choice.choose(executor, settings.load().networks, "float32").load(model)  # as the protocol says
     pictures = [datasets.read(path) for path in datasets.picture_files(folder)]
     table = []
     for sigma in (float(word) for word in sigmas.split()):

@@ -19,10 +19,12 @@ from trainer.execution import Executor, Network, choice
 from worker import memory
 from worker.artifacts import Artifacts
 
+KEPT = 4  # networks in memory, about 100 MB each
+
 
 @dataclass
 class Networks:
-    """Loaded networks by name and version; each is loaded once. Who runs one holds `device`: two would only share its cores."""
+    """Loaded networks by name and version, the `KEPT` used last. Who runs one holds `device`: two would only share its cores."""
 
     executor: Executor
     folder: Callable[[str, int], Path]  # where the files of a model version lie
@@ -30,20 +32,30 @@ class Networks:
     device: threading.Lock = field(default_factory=threading.Lock)
     _loaded: dict[tuple[str, int], Network] = field(default_factory=dict)
     _loading: threading.Lock = field(default_factory=threading.Lock)
+    _keeping: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, name: str, version: int, look: Callable[[], None] = lambda: None) -> Network:
         """The network of a model version; `look` as in `Executor.load`.
 
         Raises `Refused` unknown_model or artifact_invalid, `Fault("artifact_invalid")`.
         """
-        if (name, version) in self._loaded:  # nobody waits for what another one loads
-            return self._loaded[name, version]
+        key = name, version
+        if (known := self._loaded.get(key)) is not None:  # nobody waits for what another one loads
+            return self._keep(key, known)
         with self._loading:
-            if (name, version) not in self._loaded:
-                network = self.executor.load(self.folder(name, version), look)
-                events.emit("model.loaded", model=f"{name}@{version}", **vars(network.described))
-                self._loaded[name, version] = network
-            return self._loaded[name, version]
+            if (known := self._loaded.get(key)) is None:
+                known = self.executor.load(self.folder(name, version), look)
+                events.emit("model.loaded", model=f"{name}@{version}", **vars(known.described))
+            return self._keep(key, known)
+
+    def _keep(self, key: tuple[str, int], network: Network) -> Network:
+        """As the one used last; the one that was not used for longest goes, if it is one too many."""
+        with self._keeping:
+            self._loaded.pop(key, None)
+            self._loaded[key] = network
+            if len(self._loaded) > KEPT:
+                del self._loaded[next(iter(self._loaded))]
+        return network
 
     def plan(self, network: Network, height: int, width: int) -> list[Tile]:
         """The tiles of a picture: one, if a call on the whole fits the memory; else such that a call on each does."""

@@ -96,9 +96,7 @@ class Models:
                     )
                 )  # fmt: skip
             except IntegrityError as error:
-                raise Refused(
-                    "model_exists", f"There is a {described.reference} already: a version never changes. Give this one another number."
-                ) from error
+                raise Refused("model_exists", f"{described.reference} stays as it is: give this one another number.") from error
 
         return register
 

@@ -191,7 +191,7 @@ def test_a_version_that_is_there_is_not_added_again_and_nothing_is_left_of_the_t
     if ready:
         (claimed,) = jobs.claim("w:1", [Lane.TRAIN], 1, idle=True)
         jobs.succeed([Success(claimed, {"bytes": 1}, "key", [])])
-    with pytest.raises(Refused, match="mine@1 already") as refused:
+    with pytest.raises(Refused, match="mine@1 stays") as refused:
         publishing(jobs, registry, manifest("mine", 1, licence="another"), OTHER)
     assert refused.value.code == "model_exists"
     assert [job.id for job in jobs.page("local", {}, 10, None)] == [added.id]

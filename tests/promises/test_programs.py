@@ -143,7 +143,7 @@ def test_a_model_of_ones_own_is_added_by_the_trainer_and_restores_pictures(runni
     assert ["train"] in lanes
     again = add_model(running, tmp_path / "mine")
     assert again.returncode == 1
-    assert "mine@1 already" in again.stderr
+    assert "mine@1 stays" in again.stderr
 
 
 def test_a_trainer_that_is_killed_while_it_exports_costs_an_attempt_and_the_model_gets_ready(running: Home, tmp_path: Path) -> None:

@@ -279,6 +279,27 @@ def test_a_network_that_is_loaded_is_had_at_once_while_another_is_being_loaded(t
     assert had == [first]
 
 
+def test_the_networks_used_last_are_kept_and_no_more(tmp_path: Path) -> None:
+    from tests.promises.wiring import Identity
+    from worker import wiring
+
+    loads: list[str] = []
+
+    class Counting:
+        def load(self, artifact: Path, look: Any = None) -> Any:
+            loads.append(artifact.name)
+            return Identity()
+
+        def describe(self) -> Any:
+            return Identity.described
+
+    loaded = wiring.Networks(Counting(), lambda name, _: tmp_path / name, 1 << 30)
+    names = [f"m{number}" for number in range(wiring.KEPT)]
+    for name in [*names, names[0], "one more", names[0], names[1]]:
+        loaded.get(name, 1)
+    assert loads == [*names, "one more", names[1]], "the one used last was dropped, or more are kept than said"
+
+
 def test_what_openvino_cannot_run_runs_on_tensorflow_and_is_said_once(
     model: Path, made: Path, tmp_path: Path, exports: list[Path], said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

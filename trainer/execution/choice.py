@@ -21,10 +21,13 @@ def check(setting: str) -> None:
         raise CannotRun("TensorFlow is not installed: install requirements/full.txt, or set LACUNA_EXECUTOR=openvino.")
 
 
-def choose(setting: str, cached: Path) -> Executor:
-    """The executor for LACUNA_EXECUTOR; `cached` is the folder of exported networks. Raises `CannotRun`."""
+def choose(setting: str, cached: Path, precision: str | None = None) -> Executor:
+    """The executor for LACUNA_EXECUTOR; `cached` is the folder of exported networks. Raises `CannotRun`.
+
+    Without a `precision` it takes what is best on this machine.
+    """
     check(setting)
     if setting == "auto":
         gpu = tensorflow.installed() and tensorflow.has_gpu()
         setting = "openvino" if openvino.installed() and not gpu else "tensorflow"
-    return OpenVinoExecutor(cached) if setting == "openvino" else TensorFlowExecutor()
+    return OpenVinoExecutor(cached, precision) if setting == "openvino" else TensorFlowExecutor(precision or "float32")
