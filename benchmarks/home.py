@@ -1,6 +1,5 @@
 """A home of its own for a benchmark, with jobs in its database and programs started on it."""
 
-import io
 import json
 import os
 import subprocess
@@ -9,20 +8,17 @@ import time
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import psutil
-from PIL import Image
-from uuid_utils import uuid7
 
 from server.migration import migrate
 from shared import children
 from shared.blobs.local import LocalBlobs
 from shared.database.engine import open_database
-from shared.jobs.job import Kind, Lane, NewJob, blob_key
 from shared.jobs.store import Jobs
 from shared.settings import Settings
+from tests.promises import wiring
 
 
 class Home:
@@ -33,6 +29,7 @@ class Home:
         self.settings = Settings(home=Path(self._folder.name), redis_url="redis+socket:///nowhere/valkey.sock?virtual_host=0")
         migrate(self.settings)
         self.jobs = Jobs(open_database(self.settings.database), self.settings.lease_seconds)
+        self.blobs = LocalBlobs(self.settings.blobs)
         self._log = Path(self._folder.name) / "log"
         self._started: list[subprocess.Popen[bytes]] = []
 
@@ -47,37 +44,8 @@ class Home:
 
     def submit(self, height: int, width: int) -> str:
         """What the API leaves behind for a picture of noise; returns the job's id."""
-        file = io.BytesIO()
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(file, format="PNG")
-        job_id = str(uuid7())
-        draft = LocalBlobs(self.settings.blobs).draft()
-        draft.write(file.getvalue())
-        described: dict[str, Any] = {
-            "name": "noise.png",
-            "bytes": draft.size,
-            "sha256": draft.sha256(),
-            "format": "PNG",
-            "mode": "RGB",
-            "bits": 8,
-        }
-        draft.place(blob_key(job_id, "upload"))
-        described |= {"width": width, "height": height, "key": blob_key(job_id, "upload")}
-        new = NewJob(
-            id=job_id,
-            owner_id="local",
-            kind=Kind.RESTORE,
-            lane=Lane.INTERACTIVE,
-            task="denoise",
-            model_name="denoise",
-            model_version=1,
-            input=described,
-            params={"format": "keep"},
-            pixels=width * height,
-            max_attempts=3,
-            request_id="bench",
-        )
-        self.jobs.accept(new)
-        return job_id
+        pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        return wiring.submit(self, pixels).id
 
     def start(self, module: str, *arguments: str) -> "subprocess.Popen[bytes]":
         """A program of ours, on this home."""

@@ -1,10 +1,11 @@
 """Where the files of a model lie on this machine. Those of added models are blobs; here they are kept unpacked, and checked."""
 
 import contextlib
+import fcntl
+import os
 import shutil
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,6 @@ from trainer.execution.cache import locked
 from worker.patience import until_answered
 
 MAKING = ".making-"
-LONGEST_MAKING_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,22 @@ def _intact(folder: Path, model: Model) -> bool:
 def making(kept: Path) -> Iterator[Path]:
     """A folder to make files in, on the file system of the copies. Those of programs that were killed go with the next one."""
     kept.mkdir(parents=True, exist_ok=True)
-    for left in kept.glob(f"{MAKING}*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > LONGEST_MAKING_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=MAKING, dir=kept) as folder:
-        yield Path(folder)
+    with contextlib.ExitStack() as held:
+        with locked(kept / "making"):
+            for left in kept.glob(f"{MAKING}*"):
+                with contextlib.suppress(BlockingIOError), _mine(left):  # nobody holds it: its program was killed
+                    shutil.rmtree(left)
+            folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix=MAKING, dir=kept)))
+            held.enter_context(_mine(folder))
+        yield folder
+
+
+@contextlib.contextmanager
+def _mine(folder: Path) -> Iterator[None]:
+    """Hold a folder as long as this process lives. Raises BlockingIOError if another one does."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

@@ -156,6 +156,7 @@ def test_a_trainer_that_is_killed_while_it_exports_costs_an_attempt_and_the_mode
     eventually("the child is gone with it", lambda: not exporting.is_running())
     job = running.final(job_id)
     assert (job["state"], job["attempts"]) == ("succeeded", 2)
+    assert not list((running.folder / "models").glob(".*")), "what the killed one was making was left behind"
     assert running.http.get("/v1/models/killed").json()["items"][0]["state"] == "ready"
 
 

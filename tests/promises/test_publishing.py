@@ -152,6 +152,14 @@ def test_while_the_database_is_away_the_files_of_a_model_are_waited_for(
     assert (other.folder("mine", 1) / artifact.WEIGHTS).exists()
 
 
+def test_what_another_program_is_making_is_left_alone_and_what_a_dead_one_left_is_not(tmp_path: Path) -> None:
+    with artifacts.making(tmp_path) as one:
+        (tmp_path / f"{artifacts.MAKING}dead" / "files").mkdir(parents=True)
+        with artifacts.making(tmp_path) as other:
+            assert {path.name for path in tmp_path.glob(".*")} == {one.name, other.name}
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_model_that_is_not_ready_has_no_files(tmp_path: Path) -> None:
     ports = wiring.ports(tmp_path / "home")
     add(ports, trained(tmp_path / "mine"))

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from uuid_utils import uuid7
 
 from shared.blobs.local import LocalBlobs
-from shared.blobs.store import Draft
+from shared.blobs.store import Blobs, Draft
 from shared.database.engine import open_database
 from shared.database.migration import migrate
 from shared.errors import Outcome
@@ -92,7 +93,17 @@ def ports(home: Path, network: Network | None = None, lease_seconds: float = 30)
     )  # fmt: skip
 
 
-def submit(ports: Ports, pixels: NDArray[np.uint8], name: str = "photo.png", speed: str = "normal") -> Job:
+class Stores(Protocol):
+    """Where jobs are put: the `Ports` of a worker, or a benchmark's home."""
+
+    @property
+    def jobs(self) -> Jobs: ...
+
+    @property
+    def blobs(self) -> Blobs: ...
+
+
+def submit(ports: Stores, pixels: NDArray[np.uint8], name: str = "photo.png", speed: str = "normal") -> Job:
     """What the API leaves behind: the upload published, then the row."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG")
@@ -101,7 +112,7 @@ def submit(ports: Ports, pixels: NDArray[np.uint8], name: str = "photo.png", spe
     return submit_bytes(ports, draft, pixels.shape[1], pixels.shape[0], name, speed)
 
 
-def submit_bytes(ports: Ports, draft: Draft, width: int, height: int, name: str = "photo.png", speed: str = "normal") -> Job:
+def submit_bytes(ports: Stores, draft: Draft, width: int, height: int, name: str = "photo.png", speed: str = "normal") -> Job:
     """Publish a draft as the upload of a new job."""
     job_id = str(uuid7())
     key = blob_key(job_id, "upload")

@@ -36,7 +36,8 @@ def exported(artifact: Path, cached: Path, look: Callable[[], None] = lambda: No
             raise Fault(
                 "artifact_invalid",
                 f"{described.reference} is not exported for OpenVINO, and TensorFlow, which does that, is not installed here. "
-                f"Run `python -m trainer export` where it is, and bring the folder {export.FOLDER}/ along.",
+                f"Run `python -m trainer export` where it is, and bring the folder {export.FOLDER}/ along; "
+                "a model that you added, add again as another version.",
             )
         for left in cached.glob(".export-*"):  # of one that was killed
             shutil.rmtree(left, ignore_errors=True)

@@ -4,6 +4,7 @@
 What is exported is derived from weights that were checked; nothing exported is ever accepted from outside.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -149,10 +150,8 @@ def _wait(child: children.Child, look: Callable[[], None]) -> int:
     until = time.monotonic() + EXPORT_SECONDS
     while time.monotonic() < until:
         look()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             return child.process.wait(LOOK_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
     return errno.ETIMEDOUT
 
 

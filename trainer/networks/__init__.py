@@ -23,9 +23,7 @@ class Architecture:
 
 ARCHITECTURES: dict[str, Architecture] = {
     "dncnn": Architecture(dncnn.DncnnConfig, dncnn.build, dncnn.multiple, dncnn.halo, dncnn.bytes_per_pixel),
-    "inpaint-unet": Architecture(
-        inpaint_unet.InpaintUnetConfig, inpaint_unet.build, inpaint_unet.multiple, inpaint_unet.halo, inpaint_unet.bytes_per_pixel
-    ),
+    "inpaint-unet": Architecture(unet.UnetConfig, inpaint_unet.build, unet.multiple, unet.halo, inpaint_unet.bytes_per_pixel),
     "unet": Architecture(unet.UnetConfig, unet.build, unet.multiple, unet.halo, unet.bytes_per_pixel),
 }
 

@@ -8,24 +8,18 @@ out exactly as it went in. Blocks are residual and their last convolution starts
 from typing import Any
 
 from trainer.networks import unet
-from trainer.networks.unet import UnetConfig, halo, multiple
-
-__all__ = ["InpaintUnetConfig", "build", "bytes_per_pixel", "halo", "multiple"]
+from trainer.networks.unet import UnetConfig
 
 
-class InpaintUnetConfig(UnetConfig):
-    """The shape of the U-Net; its widths count what is left after the gates."""
-
-
-def bytes_per_pixel(config: InpaintUnetConfig) -> int:
+def bytes_per_pixel(config: UnetConfig) -> int:
     """Memory of a call in float32: twice the U-Net's, for the gates."""
     return 2 * unet.bytes_per_pixel(config)
 
 
-def build(config: InpaintUnetConfig, precision: str) -> Any:
+def build(config: UnetConfig, precision: str) -> Any:
     """Picture (n, h, w, channels) in 0..1 and mask (n, h, w, 1), 1 = fill → the picture's shape, float32.
 
-    Height and width are multiples of `multiple(config)`.
+    Height and width are multiples of the U-Net's; widths count what is left after the gates.
     """
     import keras
     from keras import layers
