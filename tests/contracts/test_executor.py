@@ -125,8 +125,8 @@ def test_the_shipped_denoiser_is_the_same_on_both_executors(cached: Path) -> Non
 
 @pytest.mark.parametrize("name", EXECUTORS)
 def test_bfloat16_costs_less_than_a_fiftieth_of_a_decibel_on_cbsd68(name: str, cached: Path) -> None:
-    if not native_bfloat16():
-        pytest.skip("this processor has no bfloat16 of its own, so nothing runs in it here")
+    if name == "openvino" and not native_bfloat16():  # TensorFlow emulates it
+        pytest.skip("this processor has no bfloat16 of its own, and OpenVINO then calculates in float32")
     folder = DATA / "CBSD68"
     if not folder.is_dir():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
