@@ -16,7 +16,7 @@ _KINDS: dict[str, type[np.uint8] | type[np.uint16]] = {"uchar": np.uint8, "ushor
 _LOADERS = {"TIFF": pyvips.Image.tiffload_buffer, "PNG": pyvips.Image.pngload_buffer}
 
 
-def decode(data: bytes, header: Header) -> Pixels:
+def decode(data: bytes | bytearray, header: Header) -> Pixels:
     """(height, width, channels) as stored; palettes are expanded. Raises `Refused`."""
     try:
         image = _LOADERS[header.format](data, access="sequential", fail_on="error")

@@ -123,8 +123,7 @@ def _bmp(file: BinaryIO, size: int, found: Header) -> _Read:
 def _tiff(file: BinaryIO, size: int, found: Header) -> _Read:
     kept, notes = tiff.metadata(file, size)
     layout = tiff.first_layout(file, size)
-    file.seek(0)
-    pixels = by_vips.decode(file.read(), found)
+    pixels = by_vips.decode(tiff.as_stored(file, size), found)
     if found.mode == "P":
         notes.append("palette_expanded")
     elif pixels.shape[2] != layout.samples:
@@ -221,7 +220,7 @@ def _write_bmp(channels: Pixels, colours: int, source: Source, same: bool, notes
 def _write_tiff(channels: Pixels, colours: int, source: Source, same: bool, notes: list[str]) -> bytes:
     options = source.packing if same else {"compression": "deflate", "predictor": "horizontal"}
     data = by_vips.encode(channels, colours, "TIFF", options)
-    return tiff.wrap(data, source.kept, source.kinds)
+    return tiff.wrap(data, source.kept, colours, source.kinds)
 
 
 _WRITERS = {"PNG": _write_png, "JPEG": _write_jpeg, "WEBP": _write_webp, "BMP": _write_bmp, "TIFF": _write_tiff}

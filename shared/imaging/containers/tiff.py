@@ -194,8 +194,24 @@ def _bytes(block: Block, page: dict[int, Entry], tag: int) -> bytes | None:
         return None
 
 
-def wrap(data: bytes, kept: Metadata, extra: tuple[int, ...]) -> bytes:
-    """A fresh little-endian TIFF with what is kept: its directory is written anew, with more in it, at the file's end."""
+def as_stored(file: BinaryIO, size: int) -> bytearray:
+    """The whole file, without the word that its colour was multiplied by its alpha: a decoder would divide it again."""
+    block = _block(file, size)
+    entry = _pages(block)[0].get(EXTRA)
+    file.seek(0)
+    data = bytearray(file.read())
+    if entry is not None and entry.kind == tags.SHORT:
+        for place in range(entry.place, entry.place + 2 * entry.count, 2):
+            if struct.unpack_from(block.order + "H", data, place)[0] == ASSOCIATED:
+                struct.pack_into(block.order + "H", data, place, UNASSOCIATED)
+    return data
+
+
+def wrap(data: bytes, kept: Metadata, colours: int, extra: tuple[int, ...]) -> bytes:
+    """A fresh little-endian TIFF with what is kept: its directory is written anew, with more in it, at the file's end.
+
+    Its first `colours` channels are grey or RGB, the others what `extra` says.
+    """
     (place,) = struct.unpack_from("<I", data, 4)
     made: Directory = {}
     (count,) = struct.unpack_from("<H", data, place)
@@ -212,6 +228,7 @@ def wrap(data: bytes, kept: Metadata, extra: tuple[int, ...]) -> bytes:
     made |= {tag: Value(7, value) for tag, value in ((PROFILE, kept.profile), (IPTC, kept.iptc)) if value}
     if kept.xmp:
         made[XMP] = Value(1, kept.xmp)
+    made[PHOTOMETRIC] = Value(tags.SHORT, struct.pack("<H", MINISBLACK if colours == 1 else RGB))
     if extra:
         made[EXTRA] = Value(tags.SHORT, struct.pack(f"<{len(extra)}H", *extra))
     at = len(data) + len(data) % 2
