@@ -1,5 +1,6 @@
 """Pixels by libvips: what Pillow would cut to 8 bits, every TIFF, and CMYK. Loaders are named, and untrusted ones blocked."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ pyvips.block_untrusted_set(True)
 pyvips.cache_set_max(0)  # no picture is decoded twice, and each would be kept
 
 _KINDS: dict[str, type[np.uint8] | type[np.uint16]] = {"uchar": np.uint8, "ushort": np.uint16}
-_LOADERS = {"TIFF": pyvips.Image.tiffload_buffer, "PNG": pyvips.Image.pngload_buffer}
+_LOADERS = {
+    "TIFF": partial(pyvips.Image.tiffload_buffer, unlimited=True),  # a strip may be as long as the picture; `containers/` limits the rest
+    "PNG": pyvips.Image.pngload_buffer,
+}
 
 
 def decode(data: bytes | bytearray, header: Header) -> Pixels:

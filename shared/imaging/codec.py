@@ -100,7 +100,7 @@ def _png(file: BinaryIO, size: int, found: Header) -> _Read:
 
 def _jpeg(file: BinaryIO, size: int, found: Header) -> _Read:
     kept, notes = jpeg.metadata(file, size)
-    data, behind = jpeg.pixels(file, size)
+    data, behind = jpeg.pixels(file, size, found)
     pixels, packing, more = by_pillow.decode(io.BytesIO(data), found)
     return pixels, kept, packing, (), notes + behind + more
 
@@ -123,7 +123,7 @@ def _bmp(file: BinaryIO, size: int, found: Header) -> _Read:
 def _tiff(file: BinaryIO, size: int, found: Header) -> _Read:
     kept, notes = tiff.metadata(file, size)
     layout = tiff.first_layout(file, size)
-    pixels = by_vips.decode(tiff.as_stored(file, size), found)
+    pixels = by_vips.decode(tiff.pixels(file, size), found)
     if found.mode == "P":
         notes.append("palette_expanded")
     elif pixels.shape[2] != layout.samples:

@@ -15,6 +15,8 @@ _WORDS = SIZES | {5: 4, 10: 4}  # bytes that change places between the byte orde
 _ONLY_BIG = {16, 17, 18}
 NESTED = {0x8769, 0x8825, 0xA005}  # the tags that point to a directory of further tags: EXIF, GPS, interoperability
 DEEPEST = 4
+_MOST_TAGS = 4096  # of one directory, as libtiff has it; makers write some hundred
+_MOST_BYTES = 64_000_000  # of all values together; they may lie upon each other
 
 
 class OutsideError(ValueError):
@@ -112,20 +114,25 @@ def integers(value: Value, order: str) -> list[int]:
 
 def tree(block: Block, place: int, drop: frozenset[int] = frozenset()) -> tuple[Directory, bool]:
     """The directory at `place` with those nested in it, but for the tags in `drop`; and whether all of it could be read."""
-    return _tree(block, place, drop, DEEPEST)
+    return _tree(block, place, drop, DEEPEST, [min(block.size, _MOST_BYTES)])
 
 
-def _tree(block: Block, place: int, drop: frozenset[int], depth: int) -> tuple[Directory, bool]:
+def _tree(block: Block, place: int, drop: frozenset[int], depth: int, left: list[int]) -> tuple[Directory, bool]:
     found: Directory = {}
     whole = True
     try:
         entries, _ = block.entries(place)
     except OutsideError:
         return {}, False
+    if len(entries) > _MOST_TAGS:
+        return {}, False
     for entry in entries:
         if entry.tag in drop or (entry.kind in _ONLY_BIG and entry.tag not in NESTED):
             continue
+        left[0] -= entry.count * SIZES[entry.kind]
         try:
+            if left[0] < 0:
+                raise OutsideError
             value = block.value(entry)
             pointers = integers(value, block.order) if entry.tag in NESTED else []
             if entry.tag in NESTED and (len(pointers) != 1 or depth == 0):
@@ -134,7 +141,7 @@ def _tree(block: Block, place: int, drop: frozenset[int], depth: int) -> tuple[D
             whole = False
             continue
         if pointers:
-            found[entry.tag], complete = _tree(block, pointers[0], frozenset(), depth - 1)
+            found[entry.tag], complete = _tree(block, pointers[0], frozenset(), depth - 1, left)
             whole &= complete
         else:
             found[entry.tag] = value

@@ -21,7 +21,7 @@ from shared.imaging.codec import Encoded
 from shared.imaging.pixels import Pixels, in_eight_bits, upright
 from tests import damaged
 from tests.bad_files import BAD, MAX_PIXELS
-from tests.unit.pictures import PNG, chunk, decoded, gradient, ihdr, image, noise, reopened, saved, segment
+from tests.unit.pictures import PNG, chunk, decoded, gradient, ihdr, image, noise, reopened, saved, segment, tiff
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" dc:title="a scan"/></x:xmpmeta>'
@@ -148,6 +148,12 @@ def test_a_tiff_of_the_other_byte_order_and_with_planes_comes_back_bit_for_bit()
     data = data.ljust(230, b"\0") + struct.pack(">3I", 12, 12, 12)
     encoded, _ = restored(data.ljust(250, b"\0") + planes)
     assert np.array_equal(by_cv2(encoded.data), pixels)
+
+
+def test_a_tiff_in_one_long_strip_is_restored() -> None:
+    pixels = noise(4_500, 4_000, 3)  # libtiff alone refuses more than 50 MB at once
+    data = saved(image(pixels), "TIFF", compression="tiff_adobe_deflate", strip_size=1 << 30)
+    assert np.array_equal(decoded(data).colour, pixels)
 
 
 def test_white_is_zero_in_some_tiffs_and_looks_the_same_afterwards() -> None:
@@ -480,6 +486,14 @@ def test_what_is_too_long_for_a_jpeg_is_dropped_with_notes() -> None:
     assert restored(data, "tiff")[1] == []
 
 
+def test_tags_that_lie_upon_each_other_do_not_become_more_than_the_file() -> None:
+    many = [(40_000 + number, 7, 60_000, 100) for number in range(1_000)]
+    source = decoded(tiff(*many, behind=bytes(100_000)))
+    assert source.kept.exif is not None
+    assert len(source.kept.exif.directory) <= 3
+    assert source.notes == ["exif_corrupt"]
+
+
 # -- more than one picture, and what lies behind ------------------------------------------------------------------------
 
 
@@ -497,7 +511,7 @@ def test_a_tiff_with_reduced_copies_comes_back_as_its_full_page() -> None:
     assert notes == ["secondary_images_dropped"]
 
 
-@pytest.mark.parametrize("format_", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
 def test_bytes_behind_the_end_are_told(format_: str) -> None:
     encoded, notes = restored(saved(image(gradient(16, 24, 3)), format_) + b"more than padding")
     assert notes == ["trailing_bytes"]

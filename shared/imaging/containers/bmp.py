@@ -12,6 +12,7 @@ _HEADERS = {12, 40, 52, 56, 64, 108, 124}
 _PLAIN, _RLE8, _RLE4, _FIELDS, _ALPHA_FIELDS = 0, 1, 2, 3, 6
 _EMBEDDED = int.from_bytes(b"MBED")  # the colour space of a header with a profile
 _SRGB = int.from_bytes(b"sRGB")
+_LONGEST_PROFILE = 64_000_000  # bytes
 _METRE = 0.0254  # metres in an inch
 
 
@@ -83,7 +84,7 @@ def metadata(file: BinaryIO, size: int) -> tuple[Metadata, list[str]]:
     profile = None
     if header == 124 and struct.unpack_from("<I", data, 56)[0] == _EMBEDDED:
         place, length = struct.unpack_from("<II", data, 112)
-        if 14 + place + length <= size:
+        if 14 + place + length <= size and length <= _LONGEST_PROFILE:
             file.seek(14 + place)
             profile = file.read(length) or None
     return Metadata(profile=profile, dpi=(x * _METRE, y * _METRE) if x > 0 and y > 0 else None), []

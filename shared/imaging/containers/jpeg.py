@@ -18,6 +18,7 @@ _MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _LONGEST_FILL = 1 << 16  # bytes between two segments, which a JPEG may fill up
+_MOST_PER_PIXEL, _SLACK = 24, 1 << 20  # bytes: no JPEG needs more, what lies behind is no part of its picture
 _SEGMENTS = 10_000  # before the first scan; some photos have hundreds
 _LONGEST = 65_533  # bytes in one segment
 
@@ -132,7 +133,7 @@ def _described(found: Metadata, data: bytes, notes: list[str]) -> Metadata:
     return found
 
 
-def pixels(file: BinaryIO, size: int) -> tuple[bytes, list[str]]:
+def pixels(file: BinaryIO, size: int, header: Header) -> tuple[bytes, list[str]]:
     """The file with nothing in it but what makes its pixels, and notes: a decoder sees no more than that."""
     parts = [b"\xff\xd8"]
     for marker, length in _segments(file, size):
@@ -143,7 +144,7 @@ def pixels(file: BinaryIO, size: int) -> tuple[bytes, list[str]]:
             continue
         parts.append(struct.pack(">BBH", 0xFF, marker, length + 2) + file.read(length))
     file.seek(at)
-    data = file.read()
+    data = file.read(_MOST_PER_PIXEL * header.pixels + _SLACK)
     end = _end(data)
     behind = data[end:].strip(b"\0") if end is not None else b""
     notes = [] if not behind else ["secondary_images_dropped" if behind.startswith(SIGNATURE) else "trailing_bytes"]

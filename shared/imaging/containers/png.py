@@ -20,6 +20,9 @@ _MOST_INFLATED = 32_000_000  # bytes, of all compressed texts and the profile; p
 _SLACK = 1 << 16  # bytes by which the data of a picture may be longer than any compressor makes them
 _COLOUR = {b"gAMA", b"cHRM", b"sRGB", b"cICP"}
 _PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+_COMPRESSED = {b"iCCP", b"zTXt", b"iTXt"}
+_KEPT = _COMPRESSED | _COLOUR | {b"eXIf", b"pHYs"}
+_LONGEST_TABLE = 1024  # bytes of a palette or of what is transparent in it
 _XMP = b"XML:com.adobe.xmp"
 _METRE = 0.0254  # metres in an inch
 
@@ -38,14 +41,14 @@ def read(file: BinaryIO, size: int) -> Header:
             raise Refused("image_corrupt", "It has two headers.")
         elif name == b"acTL":
             _refuse_animation(file, length)
-        elif name in {b"iCCP", b"zTXt", b"iTXt"}:
-            left -= _inflated_bytes(name, file.read(length), left)
+        elif name in _COMPRESSED:
+            left -= _inflated_bytes(file, name, length, left)
         elif name == b"IDAT":
             pixel_bytes += length
     if header is None:
         raise Refused("image_corrupt", "It has no header.")
     row = header.width * _CHANNELS[header.mode] * (header.bits // 8) + 16  # its filter, and what a flush behind it costs
-    if pixel_bytes > 1.01 * header.height * row + _SLACK:
+    if pixel_bytes > 2 * header.height * row + _SLACK:  # fast compressors lengthen noise by an eighth
         raise Refused("image_bomb", "Its data are far longer than its pixels.")
     return header
 
@@ -106,8 +109,8 @@ def _inflate(data: bytes, most: int) -> bytes:
         return b""
 
 
-def _inflated_bytes(name: bytes, data: bytes, left: int) -> int:
-    inflated = len(_inflate(_compressed(name, data), left + 1))
+def _inflated_bytes(file: BinaryIO, name: bytes, length: int, left: int) -> int:
+    inflated = len(_inflate(_compressed(name, file.read(length)), left + 1)) if length <= left else length
     if inflated > left:
         raise Refused("image_bomb", f"Its {name.decode('latin-1')} chunk unpacks to far more than a picture says of itself.")
     return inflated
@@ -116,8 +119,10 @@ def _inflated_bytes(name: bytes, data: bytes, left: int) -> int:
 def metadata(file: BinaryIO, size: int) -> tuple[Metadata, list[str]]:
     """What a PNG keeps beside its pixels, and notes; `read` has accepted it before."""
     found, notes = Metadata(), []
+    end = 0
     for name, length in chunks(file, size):
-        if name in _PIXELS:
+        end = file.tell() + length + 4
+        if name not in _KEPT or length > _MOST_INFLATED:
             continue
         data = file.read(length)
         if name == b"iCCP":
@@ -136,6 +141,8 @@ def metadata(file: BinaryIO, size: int) -> tuple[Metadata, list[str]]:
             found = replace(found, iptc=_raw_profile(_inflate(_compressed(name, data), _MOST_INFLATED)))
         elif name in _COLOUR:
             found = replace(found, colour=(*found.colour, chunk(name, data)))
+    file.seek(end)
+    notes += ["trailing_bytes"] if file.read(4096).strip(b"\0") else []
     return found, list(dict.fromkeys(notes))
 
 
@@ -154,6 +161,8 @@ def pixels(file: BinaryIO, size: int) -> bytes:
     for name, length in chunks(file, size):
         if name not in _PIXELS:
             continue
+        if name != b"IDAT" and length > _LONGEST_TABLE:
+            raise Refused("image_corrupt", f"Its {name.decode('latin-1')} chunk is longer than such a chunk can be.")
         data = file.read(length + 4)
         if zlib.crc32(data[:-4], zlib.crc32(name)) != int.from_bytes(data[-4:]):
             raise Refused("image_corrupt", f"The checksum of its {name.decode('latin-1')} chunk is wrong.")

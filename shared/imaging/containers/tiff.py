@@ -14,7 +14,13 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 NEW_SUBFILE, SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
 STRIPS, SAMPLES, STRIP_BYTES, PLANAR, PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 273, 277, 279, 284, 317, 322, 323, 324, 325
-SUB_DIRECTORIES, INK, EXTRA, SAMPLE_FORMAT, XMP, IPTC, PHOTOSHOP, PROFILE, DNG = 330, 332, 338, 339, 700, 33723, 34377, 34675, 50706
+SUB_DIRECTORIES, INK, EXTRA, SAMPLE_FORMAT = 330, 332, 338, 339
+XMP, IPTC, PHOTOSHOP, PROFILE, LAYERS, DNG = 700, 33723, 34377, 34675, 37724, 50706
+_FILL_ORDER, _ROWS, _COLOURS = 266, 278, 320
+_PACKING = {
+    WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, _FILL_ORDER, STRIPS, SAMPLES, _ROWS, STRIP_BYTES, PLANAR, PREDICTOR, _COLOURS,
+    TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES, INK, SAMPLE_FORMAT,
+}  # fmt: skip
 
 MINISWHITE, MINISBLACK, RGB, PALETTE, SEPARATED = 0, 1, 2, 3, 5
 _RAW = {32803, 34892}  # colour filter array, linear raw
@@ -178,7 +184,7 @@ def metadata(file: BinaryIO, size: int) -> tuple[Metadata, list[str]]:
     pages = _pages(block)
     directory, whole = tags.tree(block, block.first, exif.STALE)
     notes = [] if whole else ["exif_corrupt"]
-    notes += ["secondary_images_dropped"] if len(pages) > 1 else []
+    notes += ["secondary_images_dropped"] if len(pages) > 1 or pages[0].keys() & {SUB_DIRECTORIES, LAYERS} else []
     profile, xmp, iptc, resources = (_bytes(block, pages[0], tag) for tag in (PROFILE, XMP, IPTC, PHOTOSHOP))
     found = Exif(directory, block.order) if directory else None
     return Metadata(profile, found, xmp, iptc or photoshop.iptc(resources or b""), exif.dpi(found)), notes
@@ -194,16 +200,25 @@ def _bytes(block: Block, page: dict[int, Entry], tag: int) -> bytes | None:
         return None
 
 
-def as_stored(file: BinaryIO, size: int) -> bytearray:
-    """The whole file, without the word that its colour was multiplied by its alpha: a decoder would divide it again."""
+def pixels(file: BinaryIO, size: int) -> bytearray:
+    """The file with a new directory at its end, in which stands how the pixels are packed and nothing else: a decoder sees no more.
+
+    What the further channels are is left out too: a decoder would divide colour by the alpha that it was multiplied by.
+    """
     block = _block(file, size)
-    entry = _pages(block)[0].get(EXTRA)
+    page = _pages(block)[0]
+    pointer, room = ("Q", 8) if block.big else ("I", 4)
+    kept = [page[tag] for tag in sorted(page.keys() & _PACKING)]
+    table = struct.pack(block.order + ("Q" if block.big else "H"), len(kept))
+    for entry in kept:
+        length = entry.count * tags.SIZES[entry.kind]
+        table += struct.pack(f"{block.order}HH{pointer}", entry.tag, entry.kind, entry.count)
+        table += block.read(entry.place, length).ljust(room, b"\0") if length <= room else struct.pack(block.order + pointer, entry.place)
     file.seek(0)
     data = bytearray(file.read())
-    if entry is not None and entry.kind == tags.SHORT:
-        for place in range(entry.place, entry.place + 2 * entry.count, 2):
-            if struct.unpack_from(block.order + "H", data, place)[0] == ASSOCIATED:
-                struct.pack_into(block.order + "H", data, place, UNASSOCIATED)
+    data += b"\0" * (-len(data) % 16)
+    struct.pack_into(block.order + pointer, data, 8 if block.big else 4, len(data))
+    data += table + bytes(room)
     return data
 
 

@@ -12,6 +12,8 @@ from shared.imaging.containers.exif import exif_of
 LONGEST_SIDE = 16_383  # pixels
 
 _CHUNKS = 10_000
+_KEPT = {b"ICCP": "profile", b"EXIF": "exif", b"XMP ": "xmp"}
+_LONGEST_KEPT = 64_000_000  # bytes
 _ANIMATED, _WITH_ALPHA = 0x02, 0x10
 
 
@@ -84,9 +86,13 @@ def is_lossless(file: BinaryIO, size: int) -> bool:
 
 def metadata(file: BinaryIO, size: int) -> tuple[Metadata, list[str]]:
     """What a WebP keeps beside its pixels, and notes; `read` has accepted it before."""
-    found, notes = Metadata(), []
+    found = Metadata()
+    notes: list[str] = []
     for name, length in _chunks(file, size):
-        if name not in {b"ICCP", b"EXIF", b"XMP "}:
+        if name not in _KEPT:
+            continue
+        if length > _LONGEST_KEPT:
+            notes.append(f"{_KEPT[name]}_dropped")
             continue
         data = file.read(length)
         if name == b"ICCP":
