@@ -147,6 +147,9 @@ def encode(colour: Pixels, source: Source, format_: str) -> Encoded:
         notes.append("depth_reduced")
         channels = in_eight_bits(channels)
     kept = source.kept
+    if "grey_expanded" in notes and kept.profile is not None and kept.profile[16:20] == b"GRAY":
+        notes.append("profile_dropped")  # it says nothing of RGB
+        kept = replace(kept, profile=None)
     highest = _HIGHEST_DPI.get(target)
     if kept.dpi and highest and not all(0 <= side <= highest for side in kept.dpi):
         kept = replace(kept, dpi=None)

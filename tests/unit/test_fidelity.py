@@ -163,6 +163,18 @@ def test_white_is_zero_in_some_tiffs_and_looks_the_same_afterwards() -> None:
     assert np.array_equal(np.asarray(reopened(restored(data)[0].data)), np.asarray(reopened(data).convert("L")))
 
 
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_also_with_more_bits_and_with_alpha(channels: int, depth: type) -> None:
+    pixels = pixels_of(3, 4, channels, depth)
+    data = bytearray(tiff_of(pixels))
+    entry = data.index(struct.pack("<HH", 262, 3))
+    data[entry + 8] = 0
+    back = by_vips(restored(bytes(data))[0].data)
+    assert np.array_equal(back[:, :, 0], np.iinfo(depth).max - pixels[:, :, 0])
+    assert np.array_equal(back[:, :, 1:], pixels[:, :, 1:])
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", [3, 4])
 def test_a_webp_without_loss_comes_back_bit_for_bit_also_where_nobody_sees_it(channels: int, size: tuple[int, int]) -> None:
@@ -478,6 +490,15 @@ def test_a_profile_longer_than_a_segment_stays_whole() -> None:
     for format_ in ("PNG", "JPEG", "TIFF", "WEBP"):
         back = reopened(restored(saved(image(gradient(8, 8, 3)), format_, icc_profile=long))[0].data)
         assert back.info["icc_profile"] == long
+
+
+def test_a_profile_of_grey_does_not_go_with_a_picture_that_became_rgb() -> None:
+    profile = PROFILE[:16] + b"GRAY" + PROFILE[20:]
+    data = saved(image(noise(8, 8, 1)), icc_profile=profile)
+    assert reopened(restored(data)[0].data).info["icc_profile"] == profile
+    encoded, notes = restored(data, "webp")
+    assert notes == ["grey_expanded", "profile_dropped"]
+    assert "icc_profile" not in reopened(encoded.data).info
 
 
 def test_what_is_too_long_for_a_jpeg_is_dropped_with_notes() -> None:

@@ -133,7 +133,7 @@ def metadata(file: BinaryIO, size: int) -> tuple[Metadata, list[str]]:
             notes += [] if whole else ["exif_corrupt"]
         elif name == b"pHYs" and length == 9 and data[8] == 1:
             x, y, _ = struct.unpack(">IIB", data)
-            found = replace(found, dpi=(x * _METRE, y * _METRE))
+            found = replace(found, dpi=(x * _METRE, y * _METRE) if x and y else None)
         elif name == b"iTXt" and data.startswith(_XMP + b"\0"):
             plain = data.partition(b"\0")[2][2:].partition(b"\0")[2].partition(b"\0")[2]
             found = replace(found, xmp=(_inflate(plain, _MOST_INFLATED) if data[len(_XMP) + 1] else plain) or None)
