@@ -270,17 +270,18 @@ def with_extra(data: bytes, *kinds: int) -> bytes:
     return data[: entry + 8] + struct.pack("<2H", *kinds, *[0] * (2 - len(kinds))) + data[entry + 12 :]
 
 
-def test_channels_keep_their_order_and_their_meaning() -> None:
+@pytest.mark.parametrize(("kinds", "alpha"), [((0, 2), 4), ((2, 0), 3)])
+def test_channels_keep_their_order_and_their_meaning(kinds: tuple[int, int], alpha: int) -> None:
     pixels = pixels_of(4, 3, 5, np.uint8)
-    data = with_extra(tiff_of(pixels), 0, 2)  # something, then alpha
+    data = with_extra(tiff_of(pixels), *kinds)
     source = decoded(data)
     assert source.alpha is not None
-    assert np.array_equal(source.alpha, pixels[:, :, 4])
+    assert np.array_equal(source.alpha, pixels[:, :, alpha])
     encoded, _ = restored(data)
     assert np.array_equal(by_vips(encoded.data), pixels)
-    assert tags_of(encoded.data)[338] == (3, 2, struct.pack("<HH", 0, 2))
+    assert tags_of(encoded.data)[338] == (3, 2, struct.pack("<HH", *kinds))
     back, notes = restored(data, "png")
-    assert np.array_equal(by_vips(back.data), pixels[:, :, [0, 1, 2, 4]])
+    assert np.array_equal(by_vips(back.data), pixels[:, :, [0, 1, 2, alpha]])
     assert notes == ["channels_dropped"]
 
 
@@ -569,9 +570,11 @@ def test_a_bad_file_is_refused_by_its_code(data: bytes, expected: str) -> None:
 
 
 @pytest.mark.parametrize("depth", [8, 16])
-def test_a_flipped_byte_in_a_png_s_data_is_found(depth: int) -> None:
-    data = png16_of(pixels_of(9, 9, 3, np.uint16)) if depth == 16 else saved(image(noise(9, 9, 3)))
-    place = data.index(b"IDAT") + 30
+def test_a_flipped_byte_in_a_png_s_data_is_found_also_where_no_decoder_looks(depth: int) -> None:
+    rows = zlib.compress(bytes(9 * (9 * depth // 8 + 1)), 0) + b"behind the end of the data"
+    data = PNG + ihdr(9, 9, depth) + chunk(b"IDAT", rows) + chunk(b"IEND")
+    assert decoded(data).colour.shape == (9, 9, 1)
+    place = data.index(b"behind")
     with pytest.raises(Refused) as error:
         decoded(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
     assert error.value.code == "image_corrupt"
