@@ -16,7 +16,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 _CHANNELS = {"L": 1, "RGB": 3, "P": 1, "LA": 2, "RGBA": 4}
 _CHUNKS = 500_000  # a gigabyte in chunks of 8 kB has 130 000
-_MOST_INFLATED = 32_000_000  # bytes, of all compressed texts and the profile; profiles of printers have 3 MB
+_MOST_INFLATED = 16_000_000  # bytes, of all compressed texts and the profile; profiles of printers have 3 MB
+_PIECE = 1 << 16  # bytes unpacked at once
 _SLACK = 1 << 16  # bytes by which the data of a picture may be longer than any compressor makes them
 _COLOUR = {b"gAMA", b"cHRM", b"sRGB", b"cICP"}
 _PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
@@ -110,7 +111,15 @@ def _inflate(data: bytes, most: int) -> bytes:
 
 
 def _inflated_bytes(file: BinaryIO, name: bytes, length: int, left: int) -> int:
-    inflated = len(_inflate(_compressed(name, file.read(length)), left + 1)) if length <= left else length
+    inflated = length if length > left else 0
+    rest = b"" if inflated else _compressed(name, file.read(length))
+    unpacking = zlib.decompressobj()
+    while rest and inflated <= left:  # piece by piece: it is counted, not kept
+        try:
+            inflated += len(unpacking.decompress(rest, _PIECE))
+        except zlib.error:
+            break
+        rest = unpacking.unconsumed_tail
     if inflated > left:
         raise Refused("image_bomb", f"Its {name.decode('latin-1')} chunk unpacks to far more than a picture says of itself.")
     return inflated
