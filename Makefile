@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 EXPORTED := $(patsubst %/weights.safetensors,%/openvino/export.json,$(wildcard trainer/pretrained/*/weights.safetensors))
 
-.PHONY: help demo up test lint bench serving lock
+.PHONY: help demo up test lint fuzz bench serving lock
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -38,6 +38,9 @@ lint: .venv/.ready ## style, types, import contracts
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+fuzz: .venv/.ready ## send 2 000 damaged files of every format through the service (two minutes)
+	@$(BIN)/python -m tests.fuzz 2000
 
 bench: .venv/.ready $(EXPORTED) ## measure the engine on this machine (minutes; let it be alone)
 	@$(BIN)/python -m benchmarks.engine

@@ -180,7 +180,7 @@ def _result_name(job: Job, result: dict[str, Any]) -> str:
     """The upload's name; whole, with the new ending behind it, where the format changed."""
     name = CONTROLS.sub("_", str(job.input["name"])).replace("\\", "/").rsplit("/", 1)[-1].lstrip(".") or "picture"
     changed = result["type"] != f"image/{str(job.input['format']).lower()}"
-    return f"{name}.{result['type'].removeprefix('image/').replace('jpeg', 'jpg')}" if changed else name
+    return f"{name}.{result['type'].removeprefix('image/').replace('jpeg', 'jpg').replace('tiff', 'tif')}" if changed else name
 
 
 def _position(ports: Ports, job: Job) -> int | None:

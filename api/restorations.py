@@ -17,21 +17,19 @@ from shared.jobs.store import Reservation
 
 routes = Routes(Blueprint("restorations", __name__))
 
-LONGEST_JPEG_SIDE = 65_500  # pixels, of libjpeg
-
 
 @routes.add(
     "POST", "/v1/restorations", {200: JobView, 202: JobView}, form=RestorationForm, files=("image",), headers=creating.HEADERS,
     problems=(
-        *creating.PROBLEMS, "unsupported_format", "image_empty", "image_truncated", "image_corrupt", "too_many_pixels", "multiple_frames",
-        "unknown_task", "unknown_model",
+        *creating.PROBLEMS, "unsupported_format", "image_empty", "image_truncated", "image_corrupt", "image_bomb", "too_many_pixels",
+        "multiple_frames", "unknown_task", "unknown_model",
     ),
 )  # fmt: skip
 def create_restoration() -> Response:
     """Restore a picture.
 
-    PNG or JPEG with 8 bits a channel, as `image`. The answer names the job; `links.result` is the restored file once
-    the job has succeeded.
+    JPEG, PNG, TIFF, WebP or BMP with 8 or 16 bits a channel, as `image`. The answer names the job; `links.result` is the
+    restored file once the job has succeeded.
     """
     ports: Ports = current_app.extensions["lacuna"]()
     return creating.create(ports, lambda upload, reservation, fingerprint: _accept(ports, upload, reservation, fingerprint))
@@ -44,9 +42,12 @@ def _accept(ports: Ports, upload: Upload, reservation: Reservation | None, finge
     image = upload.parts["image"]
     with image.draft.reader() as file:
         found = header.read(file, image.draft.size, ports.settings.max_pixels)
-    if fields.format == "jpeg" and max(found.width, found.height) > LONGEST_JPEG_SIDE:
+    longest = header.LONGEST_SIDES.get(fields.format)
+    if longest is not None and max(found.width, found.height) > longest:
         raise Refused(
-            "invalid_field", f"A JPEG has at most {LONGEST_JPEG_SIDE} pixels a side; ask for PNG.", fields={"format": "cannot hold it"}
+            "invalid_field",
+            f"Such a file has at most {longest} pixels a side; ask for PNG or TIFF.",
+            fields={"format": "cannot hold it"},
         )
     model = ports.models.resolve(fields.task, fields.model)
     job_id = str(uuid7())

@@ -198,7 +198,7 @@ class RestorationForm(Form):
     model: str | None = Field(
         None, min_length=1, max_length=140, description="`name`, `name@version` or `name@alias`; none: the task's default"
     )
-    format: Literal["keep", "png", "jpeg"] = "keep"
+    format: Literal["keep", "png", "jpeg", "tiff", "webp", "bmp"] = "keep"
     speed: Literal["normal", "best"] = Field("normal", description="best: the mean of all eight turns and mirrorings, eight times the work")
     lane: Literal["interactive", "bulk"] = "interactive"
     label: str | None = Field(None, max_length=200, description="yours, to find jobs by")

@@ -102,7 +102,13 @@ def main() -> None:
 )
 @click.option("--task", default="denoise", show_default=True, help="What to do.")
 @click.option("--model", metavar="NAME", help="A model of `lacuna models`, as NAME or NAME@VERSION. Without it: the task's own.")
-@click.option("--format", type=click.Choice(["keep", "png", "jpeg"]), default="keep", show_default=True, help="Format of the output.")
+@click.option(
+    "--format",
+    type=click.Choice(["keep", "png", "jpeg", "tiff", "webp", "bmp"]),
+    default="keep",
+    show_default=True,
+    help="Format of the output.",
+)
 @click.option(
     "--speed",
     type=click.Choice(["normal", "best"]),

@@ -55,7 +55,7 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
 
         result = {
             "bytes": draft.size, "sha256": draft.sha256(), "type": encoded.type, "width": width, "height": height,
-            "bits": source.header.bits, "executor": network.described.executor, "precision": network.described.precision,
+            "bits": encoded.bits, "executor": network.described.executor, "precision": network.described.precision,
             "seconds": round(time.monotonic() - began, 3),
         }  # fmt: skip
         held.conclude()

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import Fault
+from shared.imaging.pixels import Pixels, highest
 
 WHOLE_PIXELS = 4_000_000
 TILE = 1024
@@ -59,15 +60,16 @@ def plan(height: int, width: int, halo: int, multiple: int, whole_pixels: int = 
     ]  # fmt: skip
 
 
-def apply(run: Run, colour: NDArray[np.uint8], tiles: list[Tile]) -> Iterator[tuple[Tile, NDArray[np.uint8]]]:
-    """Each tile with its restored pixels, uint8 (height, width, channels) like `colour`. Float32 exists per tile only.
+def apply(run: Run, colour: Pixels, tiles: list[Tile]) -> Iterator[tuple[Tile, Pixels]]:
+    """Each tile with its restored pixels (height, width, channels), uint8 or uint16 like `colour`. Float32 exists per tile only.
 
     A grey picture is fed as three equal channels, and the mean of the three is taken. Raises `Fault("internal")` where the
-    network gives what is no number: cast to 8 bit it would be black.
+    network gives what is no number: cast to whole numbers it would be black.
     """
+    white = np.float32(highest(colour))
     for tile in tiles:
         window = colour[tile.window_top : tile.window_bottom, tile.window_left : tile.window_right]
-        batch = window[np.newaxis].astype(np.float32) / np.float32(255)
+        batch = window[np.newaxis].astype(np.float32) / white
         if colour.shape[2] == 1:
             output = run(np.repeat(batch, 3, axis=3))[0].mean(axis=2, keepdims=True)
         else:
@@ -78,4 +80,4 @@ def apply(run: Run, colour: NDArray[np.uint8], tiles: list[Tile]) -> Iterator[tu
         ]
         if not np.isfinite(kept).all():
             raise Fault("internal", "The network gave values that are no numbers; another model may do better.")
-        yield tile, np.round(np.clip(kept, 0, 1) * 255).astype(np.uint8)
+        yield tile, np.round(np.clip(kept, 0, 1) * white).astype(colour.dtype)

@@ -19,6 +19,7 @@ from api import uploads
 from shared.database.tables import reservations
 from shared.jobs.job import State
 from shared.jobs.store import Reservation
+from tests.bad_files import BAD
 from tests.contracts.api_fixtures import SOON, Behind, House, code, gif, jpeg, open_house, png
 
 URL = "/v1/restorations"
@@ -107,7 +108,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "empty file": ({"data": body(part('name="image"; filename="a.png"'))}, "image_empty"),
     "nothing chosen": ({"data": body(part('name="image"; filename=""'))}, "image_empty"),
     "GIF": ({"picture": gif()}, "unsupported_format"),
-    "16-bit PNG": ({"picture": png(bits=16)}, "unsupported_format"),
+    **{name: ({"picture": data}, expected) for name, (data, expected) in BAD.items()},
     "truncated PNG": ({"picture": png()[:-6]}, "image_truncated"),
     "truncated JPEG": ({"picture": jpeg()[:40]}, "image_truncated"),
     "damaged PNG": ({"picture": png().replace(b"IHDR", b"IHDX")}, "image_corrupt"),

@@ -70,6 +70,14 @@ def test_every_problem_code_has_its_row_and_no_other_is_promised() -> None:
     assert not wrong, f"{wrong}\nThe table repeats CODES in shared/errors.py. A code, once shipped, keeps its meaning."
 
 
+def test_every_note_has_its_row_and_no_other_is_promised() -> None:
+    said = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "shared" / "imaging").rglob("*.py"))
+    notes = set(re.findall(r'"([a-z]+(?:_[a-z]+)*_(?:expanded|dropped|reduced|changed|cmyk)|exif_corrupt|trailing_bytes)"', said))
+    notes |= {f"{name}_dropped" for name in ("exif", "xmp", "iptc", "profile")}  # written with the name of what is dropped
+    found = {name.strip("` ") for row in rows(text(PAGE), "| note | what it means |") for name in row[0].split(",")}
+    assert found == notes, f"{PAGE}: notes without a row: {sorted(notes - found)}; that nobody writes: {sorted(found - notes)}."
+
+
 def test_every_field_of_the_form_has_its_row() -> None:
     named = {row[0].strip("`") for row in rows(text(PAGE), "| field | default | meaning |")}
     expected = {"image", *RestorationForm.model_fields}

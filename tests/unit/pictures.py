@@ -77,3 +77,21 @@ def resealed(data: bytes) -> bytes:
 
 def segment(marker: int, data: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
+
+
+def page(*entries: tuple[int, int, int, int], following: int = 0, order: str = "<") -> bytes:
+    """A directory of a TIFF, whose values fit their entries: (tag, kind, count, value)."""
+    packed = b"".join(
+        struct.pack(f"{order}HHI" + ("HH" if kind == 3 else "I"), tag, kind, count, *([value, 0] if kind == 3 else [value]))
+        for tag, kind, count, value in sorted(entries)
+    )
+    return struct.pack(order + "H", len(entries)) + packed + struct.pack(order + "I", following)
+
+
+GREY = ((256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1), (279, 4, 1, 2))
+
+
+def tiff(*changes: tuple[int, int, int, int], following: int = 0, behind: bytes = b"") -> bytes:
+    """A grey TIFF of 2 × 1 pixels with some entries changed or added; its directory begins at 10."""
+    entries = {entry[0]: entry for entry in (*GREY, *changes)}
+    return struct.pack("<2sHI", b"II", 42, 10) + b"\7\7" + page(*entries.values(), following=following) + behind

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
 from shared.errors import Refused
@@ -228,7 +227,7 @@ def test_the_chroma_subsampling_is_kept(sampling: str, back: int) -> None:
 def test_a_jpeg_with_further_pictures_comes_back_as_its_first() -> None:
     first, second = image(gradient(16, 24, 3)), image(noise(16, 24, 3))
     back, notes = restored(saved(first, "MPO", save_all=True, append_images=[second]))
-    assert (back.format, notes) == ("JPEG", [])
+    assert (back.format, notes) == ("JPEG", ["secondary_images_dropped"])
     assert np.abs(np.asarray(back).astype(int) - np.asarray(first)).max() <= 8
 
 
@@ -376,5 +375,5 @@ def test_decoding_reads_the_file_it_is_given_from_its_beginning() -> None:
     data = saved(image(noise(3, 3, 3)))
     file = io.BytesIO(data)
     file.seek(5)
-    pixels: NDArray[np.uint8] = codec.decode(io.BytesIO(file.getvalue()), len(data), 100).colour
+    pixels = codec.decode(io.BytesIO(file.getvalue()), len(data), 100).colour
     assert pixels.shape == (3, 3, 3)

@@ -4,13 +4,15 @@ import io
 import struct
 import zlib
 
+import cv2
+import numpy as np
 import pytest
 from PIL import Image
 
 from shared.errors import Refused
 from shared.imaging import header
 from shared.imaging.header import Header
-from tests.unit.pictures import PLENTY, chunk, gradient, ihdr, image, noise, png, saved, segment
+from tests.unit.pictures import GREY, PLENTY, chunk, gradient, ihdr, image, noise, page, png, saved, segment, tiff
 
 
 def read(data: bytes, max_pixels: int = PLENTY) -> Header:
@@ -52,43 +54,154 @@ def test_an_empty_file_is_image_empty() -> None:
     assert refused(b"") == "image_empty"
 
 
-@pytest.mark.parametrize("format_", ["GIF", "TIFF", "WEBP", "BMP", "PPM", "ICO"])
-def test_other_formats_are_unsupported(format_: str) -> None:
-    assert refused(saved(Image.new("RGB", (8, 8)), format_)) == "unsupported_format"
+DIRECTORY_END = len(tiff())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 5), (300, 2)])
+@pytest.mark.parametrize("format_", ["TIFF", "WEBP", "BMP"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
+def test_every_other_format_tells_its_size_too(format_: str, mode: str, size: tuple[int, int]) -> None:
+    found = read(saved(Image.new(mode, size), format_))
+    assert (found.format.upper(), found.width, found.height, found.bits) == (format_, *size, 8)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("ending", [".png", ".tiff"])
+def test_the_depth_is_the_header_s(ending: str, channels: int, kind: type) -> None:
+    found = read(cv2.imencode(ending, np.zeros((5, 7, channels), kind))[1].tobytes())
+    assert (found.width, found.height, found.bits, found.mode) == (7, 5, np.iinfo(kind).bits, {1: "L", 3: "RGB", 4: "RGBA"}[channels])
+
+
+def test_a_tiff_of_either_byte_order_and_a_big_one_tell_the_same() -> None:
+    big_end = struct.pack(">2sHI", b"MM", 42, 10) + b"\7\7" + page(*GREY, order=">")
+    entries = b"".join(struct.pack("<HHQQ", tag, kind, count, value) for tag, kind, count, value in GREY)
+    big = struct.pack("<2sHHHQ", b"II", 43, 8, 0, 16) + struct.pack("<Q", len(GREY)) + entries + struct.pack("<Q", 0)
+    assert read(tiff()) == read(big_end) == read(big) == Header("TIFF", 2, 1, "L", 8)
 
 
 @pytest.mark.parametrize(
     ("data", "named"),
     [
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x18ftypavif", "AVIF"),
         (b"GIF89a", "GIF"),
-        (b"II*\0\x08\0\0\0", "TIFF"),
-        (b"MM\0*\0\0\0\x08", "TIFF"),
-        (b"RIFF\x24\0\0\0WEBPVP8 ", "WebP"),
-        (b"BM\0\0", "BMP"),
         (b"%PDF-1.7", "PDF"),
         (b"8BPS\0\x01", "Photoshop"),
-        (b"hello", "neither"),
-        (b"\0", "neither"),
-        (b"\x89PNG", "neither"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "EPS"),
+        (b"\xc5\xd0\xd3\xc6", "EPS"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"\xff\x4f\xff\x51", "JPEG 2000"),
+        (b"\xff\x0a", "JPEG XL"),
+        (b"<svg xmlns=", "SVG"),
+        (b"<?xml version='1.0'?><svg", "SVG"),
+        (b"II*\0\x10\0\0\0CR\2\0", "raw file"),
+        (b"IIU\0\x18\0\0\0", "raw file"),
+        (b"IIRO\x08\0\0\0", "raw file"),
+        (b"\0\0\0\x18ftypcrx ", "raw file"),
+        (b"hello", "none of"),
+        (b"\0", "none of"),
+        (b"\x89PNG", "none of"),
+        (b"RIFF\x24\0\0\0WAVEfmt ", "none of"),
+        (saved(Image.new("RGB", (8, 8)), "PPM"), "none of"),
+        (saved(Image.new("L", (8, 8)), "ICO"), "none of"),
+        (tiff((50706, 1, 4, 0x0401)), "raw converter"),
+        (tiff((262, 3, 1, 32803)), "raw converter"),
+        (tiff((262, 3, 1, 34892)), "raw converter"),
+        (tiff((254, 4, 1, 1)), "raw converter"),
+        (tiff((330, 4, 1, DIRECTORY_END + 12), behind=page((262, 3, 1, 32803))), "raw converter"),
+        (tiff((259, 3, 1, 4)), "compression"),
+        (tiff((259, 3, 1, 7)), "compression"),
+        (tiff((262, 3, 1, 8)), "colours"),
+        (tiff((258, 3, 1, 32)), "32 bits"),
+        (tiff((258, 3, 1, 4)), "4 bits"),
+        (tiff((339, 3, 1, 3)), "floating"),
+        (tiff((262, 3, 1, 5), (277, 3, 1, 4), (332, 3, 1, 2)), "colours"),
     ],
 )
-def test_an_unsupported_file_is_called_by_its_name(data: bytes, named: str) -> None:
+def test_what_is_not_restored_is_called_by_its_name(data: bytes, named: str) -> None:
     with pytest.raises(Refused, match=named) as error:
         read(data)
     assert error.value.code == "unsupported_format"
 
 
-def test_sixteen_bits_are_unsupported_and_none_are_thrown_away() -> None:
-    assert refused(saved(Image.new("I;16", (4, 4)))) == "unsupported_format"
-    assert refused(png(ihdr(1, 1, 16, 2), IDAT)) == "unsupported_format"
+def test_twelve_bits_are_unsupported_and_none_are_thrown_away() -> None:
     twelve = bytearray(JPEG)
     twelve[SOF + 4] = 12
     assert refused(bytes(twelve)) == "unsupported_format"
 
 
-def test_cmyk_is_unsupported() -> None:
-    assert refused(saved(Image.new("CMYK", (8, 8)), "JPEG")) == "unsupported_format"
+def test_cmyk_is_told() -> None:
+    assert read(saved(Image.new("CMYK", (8, 8)), "JPEG")) == Header("JPEG", 8, 8, "CMYK", 8)
+    assert read(saved(Image.new("CMYK", (8, 8)), "TIFF")) == Header("TIFF", 8, 8, "CMYK", 8)
+
+
+def test_two_full_pages_are_multiple_frames_and_reduced_ones_and_masks_are_no_pages() -> None:
+    assert refused(tiff(following=DIRECTORY_END, behind=page(*GREY))) == "multiple_frames"
+    for other in ((254, 4, 1, 1), (254, 4, 1, 4), (255, 3, 1, 2)):
+        assert read(tiff(following=DIRECTORY_END, behind=page(*GREY, other))).pixels == 2
+
+
+def test_an_animated_webp_is_multiple_frames() -> None:
+    frames = [image(noise(4, 4, 3, seed)) for seed in range(3)]
+    assert refused(saved(frames[0], "WEBP", save_all=True, append_images=frames[1:])) == "multiple_frames"
+
+
+def test_directories_that_go_in_circles_are_corrupt() -> None:
+    assert refused(tiff(following=10)) == "image_corrupt"
+    assert refused(tiff(following=DIRECTORY_END, behind=page(*GREY, (254, 4, 1, 1), following=10))) == "image_corrupt"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [(273, 4, 1, 9_000)], [(279, 4, 1, 9_000)], [(273, 4, 2_000, 9_000)], [(258, 3, 3, 9_000), (262, 3, 1, 2), (277, 3, 1, 3)],
+    ],
+)  # fmt: skip
+def test_a_tiff_whose_parts_lie_behind_its_end_is_truncated(changes: list[tuple[int, int, int, int]]) -> None:
+    assert refused(tiff(*changes)) == "image_truncated"
+    assert refused(tiff(following=9_000)) == "image_truncated"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [(273, 4, 0, 0)], [(279, 3, 0, 0)], [(273, 4, 4_000_000_000, 8)], [(277, 3, 1, 0)], [(277, 3, 1, 60_000)], [(262, 3, 1, 2)],
+        [(322, 4, 1, 2**31), (323, 4, 1, 2**31), (324, 4, 1, 8), (325, 4, 1, 2)], [(322, 4, 1, 0), (324, 4, 1, 8), (325, 4, 1, 2)],
+        [(256, 3, 1, 0)], [(257, 3, 1, 0)],
+    ],
+)  # fmt: skip
+def test_an_impossible_tiff_is_corrupt(changes: list[tuple[int, int, int, int]]) -> None:
+    assert refused(tiff(*changes)) == "image_corrupt"
+
+
+@pytest.mark.parametrize("format_", ["TIFF", "WEBP", "BMP"])
+def test_every_cut_of_the_other_formats_is_told_before_anybody_decodes_it(format_: str) -> None:
+    data = saved(image(noise(5, 3, 3)), format_)
+    assert {refused(data[:length]) for length in range(16, len(data) - 1)} == {"image_truncated"}
+
+
+def test_a_picture_of_3_6_gigapixels_is_too_large_in_every_format() -> None:
+    side = 60_000
+    bmp = bytearray(saved(Image.new("RGB", (4, 4)), "BMP"))
+    bmp[18:26] = struct.pack("<ii", side, side)
+    assert refused(png(ihdr(side, side), IDAT), 10**8) == "too_many_pixels"
+    assert refused(JPEG[: SOF + 5] + struct.pack(">HH", side, side) + JPEG[SOF + 9 :], 10**8) == "too_many_pixels"
+    assert refused(tiff((256, 4, 1, side), (257, 4, 1, side)), 10**8) == "too_many_pixels"
+    assert refused(bytes(bmp)) == "image_truncated"  # its rows have a known length
+
+
+@pytest.mark.parametrize(("name", "head"), [(b"zTXt", b"Comment\0\0"), (b"iTXt", b"Comment\0\1\0\0\0"), (b"iCCP", b"ICC\0\0")])
+def test_a_text_or_profile_that_unpacks_to_far_more_is_a_bomb(name: bytes, head: bytes) -> None:
+    bomb = chunk(name, head + zlib.compress(b"\0" * 40_000_000))
+    assert refused(png(ihdr(1, 1), bomb, IDAT)) == "image_bomb"
+    many = chunk(name, head + zlib.compress(b"\0" * 4_000_000))
+    assert refused(png(ihdr(1, 1), *[many] * 9, IDAT)) == "image_bomb"
+    assert read(png(ihdr(1, 1), many, IDAT)).pixels == 1
+
+
+def test_data_far_longer_than_the_pixels_are_a_bomb() -> None:
+    assert refused(png(ihdr(1, 1), chunk(b"IDAT", bytes(100_000)))) == "image_bomb"
 
 
 def test_an_animated_png_is_multiple_frames() -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from shared.errors import Fault
 from shared.imaging import tiles
+from shared.imaging.pixels import Pixels
 from tests.unit.pictures import noise
 
 
@@ -65,14 +66,22 @@ def test_a_picture_below_or_above_the_limit_comes_back_as_it_was(height: int, wi
     assert np.array_equal(back, pixels)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_network_that_changes_nothing_gives_back_every_pixel(channels: int) -> None:
-    pixels = noise(97, 131, channels)
+def test_a_network_that_changes_nothing_gives_back_every_pixel(channels: int, kind: type) -> None:
+    pixels: Pixels = np.random.default_rng(0).integers(0, np.iinfo(kind).max + 1, (97, 131, channels)).astype(kind)
     back = np.zeros_like(pixels)
     for tile, restored in tiles.apply(lambda batch: batch, pixels, tiles.plan(97, 131, 9, 8, whole_pixels=0, tile=40)):
-        assert restored.dtype == np.uint8
+        assert restored.dtype == kind
         back[tile.top : tile.bottom, tile.left : tile.right] = restored
     assert np.array_equal(back, pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_of_65_536_shades_goes_through_float32_and_comes_back(channels: int) -> None:
+    shades: Pixels = np.arange(65_536, dtype=np.uint16).reshape(256, 256, 1).repeat(channels, axis=2)
+    ((_, restored),) = tiles.apply(lambda batch: batch, shades, tiles.plan(256, 256, 8, 8))
+    assert np.array_equal(restored, shades)
 
 
 def test_the_network_sees_zero_to_one_in_float32_and_three_channels_also_of_a_grey_picture() -> None:
