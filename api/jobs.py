@@ -41,7 +41,7 @@ def get_job(job_id: str) -> Response:
     """
     ports: Ports = current_app.extensions["lacuna"]()
     query: JobQuery = g.query
-    job = _find(ports, job_id)
+    job = find(ports, job_id)
     if query.wait:
         job = ports.watch.until_state_changes(job, query.wait)
     response = answer(ports, job, 200)
@@ -63,7 +63,7 @@ def get_result(job_id: str) -> Response:
     A job that failed answers 409 with its own error.
     """
     ports: Ports = current_app.extensions["lacuna"]()
-    job = _find(ports, job_id)
+    job = find(ports, job_id)
     if job.error is not None:
         return problems.answer(job.error["code"], job.error["detail"], status=409)
     if job.state is State.CANCELED:
@@ -75,7 +75,9 @@ def get_result(job_id: str) -> Response:
     return _send(ports, job, job.result, job.result_key)
 
 
-@routes.add("GET", "/v1/jobs", {200: JobPage}, query=JobsQuery, problems=("bad_cursor", "invalid_field", "unknown_field", "database_busy"))
+@routes.add(
+    "GET", "/v1/jobs", {200: JobPage}, query=JobsQuery, problems=("bad_cursor", "bad_id", "invalid_field", "unknown_field", "database_busy")
+)
 def list_jobs() -> Response:
     """Jobs, newest first."""
     ports: Ports = current_app.extensions["lacuna"]()
@@ -83,6 +85,8 @@ def list_jobs() -> Response:
     filters = {name: str(value) for name in ("state", "kind", "task", "lane", "label") if (value := getattr(query, name)) is not None}
     if query.model is not None:
         filters["model_name"], _, filters["model_version"] = query.model.partition("@")
+    if query.batch is not None:
+        filters["batch_id"] = known_id(query.batch)
     found = ports.jobs.page(owner_id(), filters, query.limit + 1, _read_cursor(query.cursor))
     shown = found[: query.limit]
     after = _cursor(shown[-1].id) if len(found) > query.limit else None
@@ -102,7 +106,7 @@ def cancel_job(job_id: str) -> Response:
     It is final at once and never gets a result, even if an attempt is under way.
     """
     ports: Ports = current_app.extensions["lacuna"]()
-    job = _find(ports, job_id)
+    job = find(ports, job_id)
     canceled = ports.jobs.cancel(owner_id(), job.id)
     if canceled is None:
         raise Refused("already_final")
@@ -140,16 +144,22 @@ def links(job: Job) -> dict[str, str]:
     if job.state is State.SUCCEEDED and job.kind == Kind.RESTORE:
         found["result"] = url_for("jobs.get_result", job_id=job.id)
     if not job.final:
+        found["events"] = url_for("stream.stream_events", job=job.id)
         found["cancel"] = url_for("jobs.cancel_job", job_id=job.id)
     return found
 
 
-def _find(ports: Ports, job_id: str) -> Job:
+def known_id(given: str) -> str:
+    """The id as we write it. Raises `Refused("bad_id")`."""
     try:
-        known = str(uuid.UUID(job_id))
+        return str(uuid.UUID(given))
     except ValueError as error:
         raise Refused("bad_id") from error
-    job = ports.jobs.get(known, owner_id())
+
+
+def find(ports: Ports, job_id: str) -> Job:
+    """The owner's job. Raises `Refused` bad_id or job_not_found."""
+    job = ports.jobs.get(known_id(job_id), owner_id())
     if job is None:
         raise Refused("job_not_found")
     return job

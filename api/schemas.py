@@ -223,8 +223,16 @@ class JobsQuery(Form):
     model: str | None = Field(None, pattern=r"^[a-z0-9-]+@[0-9]{1,9}$", description="`name@version`")
     lane: Literal["interactive", "bulk", "train"] | None = None
     label: str | None = None
+    batch: str | None = None
     limit: int = Field(50, ge=1, le=500)
     cursor: str | None = None
+
+
+class EventsQuery(Form):
+    """Whose changes: of one job, of a batch, or of all."""
+
+    job: str | None = Field(None, description="only this job")
+    batch: str | None = Field(None, description="only jobs of this batch")
 
 
 class NoQuery(Form):

@@ -54,6 +54,7 @@ CODES: dict[str, Code] = {
     "database_busy": Code(503, "The database did not answer in time", "Try again after `Retry-After` seconds."),
     "storage_full": Code(503, "The disk is nearly full", "Free space under LACUNA_HOME, or lower LACUNA_MIN_FREE."),
     "too_many_uploads": Code(503, "Too many uploads at once", "Try again after `Retry-After` seconds."),
+    "too_many_streams": Code(503, "Too many event streams at once", "Close one, or poll the job with ?wait=60."),
     "worker_lost": Code(500, "The worker died at this job", "Try again; if it happens again, the file itself may be the cause."),
     "out_of_memory": Code(500, "The picture needs more memory than there is", "Raise LACUNA_MEMORY, or restore a smaller picture."),
     "timed_out": Code(500, "The job took too long", "Try again on a faster machine, or with a smaller file."),

@@ -40,6 +40,7 @@ from shared.jobs.job import FIELDS, FINAL, MOVES, Job, Kind, Lane, Move, NewJob,
 RESERVED_MS = 60_000
 KEPT_MS = 24 * 3_600_000  # an Idempotency-Key is kept as long as its job, and at least a day
 POSITIONS = 1_000
+LATE_MS = 10_000  # a row can be seen so long after the time that it names as its change: its transaction took a while
 REAPED_DUE_MS = 1_000
 WORKER_LOST = {
     "code": "worker_lost",
@@ -66,6 +67,35 @@ class Replay:
 
     job_id: str
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """That a row changed: as much as choosing who hears of it takes."""
+
+    id: str
+    owner_id: str
+    batch_id: str | None
+    version: int
+    changed_at: int
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which jobs somebody watches: all of an owner's, those of a batch, or one."""
+
+    owner_id: str
+    job_id: str | None = None
+    batch_id: str | None = None
+
+    def holds(self, change: Change) -> bool:
+        """Whether that row is one of them."""
+        return change.owner_id == self.owner_id and self.job_id in (None, change.id) and self.batch_id in (None, change.batch_id)
+
+    def condition(self) -> ColumnElement[bool]:
+        """The same in SQL."""
+        given = {"owner_id": self.owner_id, "id": self.job_id, "batch_id": self.batch_id}
+        return and_(*(jobs.c[name] == value for name, value in given.items() if value is not None))
 
 
 class Jobs:
@@ -292,6 +322,37 @@ class Jobs:
         with self._reading() as connection:
             rows = connection.execute(select(jobs.c.id, jobs.c.version).where(jobs.c.id.in_(list(ids))))
             return {row.id: row.version for row in rows}
+
+    def changes(self, since: int | None) -> tuple[int, list[Change]]:
+        """(now, the rows of all owners that changed since the time `since`, or just now): what the API's watch tells streams of.
+
+        Reads `LATE_MS` further back, so the same change comes several times.
+        """
+        with self._reading() as connection:
+            now = connection.execute(select(now_ms())).scalar_one()
+            columns = [jobs.c[name] for name in ("id", "owner_id", "batch_id", "version", "changed_at")]
+            rows = connection.execute(select(*columns).where(jobs.c.changed_at >= (now if since is None else since) - LATE_MS))
+            return now, [Change(**row._mapping) for row in rows]
+
+    def current(self, scope: Scope, limit: int) -> list[Job]:
+        """The newest of those jobs, at most `limit`, and all that run; in the order of their change."""
+        newest = select(*_columns).where(scope.condition()).order_by(jobs.c.id.desc()).limit(limit)
+        running = select(*_columns).where(scope.condition(), jobs.c.state == State.RUNNING)
+        with self._reading() as connection:
+            found = {row.id: _job(row) for statement in (newest, running) for row in connection.execute(statement)}
+        return sorted(found.values(), key=lambda job: (job.changed_at, job.id))
+
+    def changed(self, scope: Scope, since: int, after: str, limit: int) -> list[Job]:
+        """Those jobs that changed since, in the order of their change, at most `limit`; of the first millisecond those after that id."""
+        later = or_(jobs.c.changed_at > since, and_(jobs.c.changed_at == since, jobs.c.id > after))
+        statement = select(*_columns).where(scope.condition(), jobs.c.changed_at >= since, later)
+        with self._reading() as connection:
+            return [_job(row) for row in connection.execute(statement.order_by(jobs.c.changed_at, jobs.c.id).limit(limit))]
+
+    def these(self, ids: Iterable[str]) -> dict[str, Job]:
+        """Each of these jobs that exists."""
+        with self._reading() as connection:
+            return {row.id: _job(row) for row in connection.execute(select(*_columns).where(jobs.c.id.in_(list(ids))))}
 
     def unheard(self, older_than_seconds: float, limit: int = 100) -> list[tuple[str, str]]:
         """(id, lane) of due rows that nobody rang for since: upkeep rings for them again. Marks them as rung."""

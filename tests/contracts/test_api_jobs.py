@@ -66,7 +66,7 @@ def test_a_job_in_any_state_is_what_openapi_says(house: House, end: str) -> None
     assert (shown["position"] is None) == (end != "queued")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", shown["created_at"])
     for link in shown["links"].values():
-        assert link.startswith("/v1/jobs/")
+        assert link.startswith(("/v1/jobs/", "/v1/events?job="))
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs/{}", "/v1/jobs/{}/result", "POST /v1/jobs/{}/cancel"])

@@ -1,0 +1,109 @@
+"""`GET /v1/events`: jobs as they change, as server-sent events.
+
+A stream holds a thread, so there are few, and each ends after a minute: the client comes back with the id of the last event
+it has. That id is a time, up to which it has been told; rows that changed later, and for safety a little earlier, are told
+then. Nothing polls here: the thread of `api/watch.py` looks, and wakes the streams.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from flask import Blueprint, Response, copy_current_request_context, current_app, g, json, request
+from sqlalchemy.exc import SQLAlchemyError
+
+from api import jobs as jobs_api
+from api import watch
+from api.owner import owner_id
+from api.routes import Routes
+from api.schemas import EventsQuery
+from api.wiring import Ports
+from shared import events
+from shared.errors import Refused, Transient
+from shared.jobs.job import Job
+from shared.jobs.store import LATE_MS, Scope
+
+STREAMS = 24  # at once
+STREAM_SECONDS = 60.0
+HEARTBEAT_SECONDS = 5.0  # a client that is gone is noticed when something is sent to it
+AT_ONCE = 500  # jobs that a new stream begins with, beside those that run
+CHUNK = 100  # rows read at once
+
+routes = Routes(Blueprint("stream", __name__))
+
+_room = threading.BoundedSemaphore(STREAMS)
+
+
+@routes.add(
+    "GET", "/v1/events", {200: "text/event-stream"}, query=EventsQuery, headers={"Last-Event-ID": "the id of the last event you have"},
+    problems=("bad_id", "job_not_found", "invalid_field", "unknown_field", "database_busy", "too_many_streams"),
+)  # fmt: skip
+def stream_events() -> Response:
+    """Jobs as they change, as server-sent events.
+
+    First the states as they are, then each job when it changes; states in between may be skipped. A stream ends after a
+    minute and is resumed with `Last-Event-ID`; drop a job whose `version` you have.
+    """
+    ports: Ports = current_app.extensions["lacuna"]()
+    query: EventsQuery = g.query
+    job_id = jobs_api.find(ports, query.job).id if query.job is not None else None
+    batch_id = jobs_api.known_id(query.batch) if query.batch is not None else None
+    since = _last_event()
+    response = Response(content_type="text/event-stream")
+    response.headers["X-Accel-Buffering"] = "no"  # nginx would keep the events until it has many
+    if request.method == "HEAD":
+        return response
+    if not _room.acquire(blocking=False):
+        raise Transient("too_many_streams", retry_after_s=5)
+    response.call_on_close(_room.release)
+    view = copy_current_request_context(lambda job: jobs_api.view(ports, job))  # links are made within a request only
+    response.response = _stream(ports, Scope(owner_id(), job_id, batch_id), since, view)
+    return response
+
+
+def _last_event() -> int | None:
+    given = request.headers.get("Last-Event-ID")
+    if not given:
+        return None
+    if not re.fullmatch("[0-9]{1,15}", given):
+        raise Refused("invalid_field", "Last-Event-ID takes the id of an event.", fields={"Last-Event-ID": "not one of ours"})
+    return int(given)
+
+
+def _stream(ports: Ports, scope: Scope, since: int | None, view: Callable[[Job], dict[str, Any]]) -> Iterator[str]:
+    until = time.monotonic() + STREAM_SECONDS
+    told: dict[str, int] = {}  # job → version
+
+    def event(job: Job, watermark: int) -> Iterator[str]:
+        """The job, unless this state of it was told; `watermark` is a time up to which everything was told with it."""
+        if job.version > told.get(job.id, 0):
+            told[job.id] = job.version
+            yield f"id: {watermark}\nevent: job\ndata: {json.dumps(view(job))}\n\n"
+
+    yield "retry: 1000\n\n"
+    try:
+        with ports.watch.following(scope) as followed:  # before reading, so that no change falls between
+            for job in ports.jobs.current(scope, AT_ONCE) if since is None else _changed(ports, scope, since - LATE_MS):
+                yield from event(job, job.changed_at)
+            while (left := until - time.monotonic()) > 0 and not watch.stopping.is_set():
+                news = ports.watch.news(followed, min(left, HEARTBEAT_SECONDS))
+                for start in range(0, len(news), CHUNK):
+                    chunk = news[start : start + CHUNK]
+                    rows = ports.jobs.these(change.id for change in chunk)
+                    for change in chunk:
+                        if change.id in rows:  # else it was deleted meanwhile
+                            yield from event(rows[change.id], change.changed_at)
+                if not news:
+                    yield ": still here\n\n"
+    except SQLAlchemyError as error:  # the client comes back, and is told what it missed
+        events.emit("watch.failed", reason=type(error).__name__)
+
+
+def _changed(ports: Ports, scope: Scope, since: int) -> Iterator[Job]:
+    """Those that changed since, read in chunks: it may be long ago."""
+    after = ""
+    while rows := ports.jobs.changed(scope, since, after, CHUNK):
+        yield from rows
+        since, after = rows[-1].changed_at, rows[-1].id
