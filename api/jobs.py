@@ -1,4 +1,4 @@
-"""Jobs as users see them: one, its result, the list, and cancel."""
+"""Jobs as users see them: one, its result, the list, cancel and delete."""
 
 import base64
 import binascii
@@ -113,6 +113,21 @@ def cancel_job(job_id: str) -> Response:
     return answer(ports, canceled, 200)
 
 
+@routes.add("DELETE", "/v1/jobs/<job_id>", {204: ""}, problems=("bad_id", "job_not_found", "not_final", "unknown_field", "database_busy"))
+def delete_job(job_id: str) -> Response:
+    """Delete a job and its files.
+
+    It must have ended.
+    """
+    ports: Ports = current_app.extensions["lacuna"]()
+    job = find(ports, job_id)
+    if not job.final or not ports.jobs.delete(owner_id(), job.id):
+        raise Refused("not_final")
+    for key in ports.blobs.owned(job.id):  # after the row, so that no row names what is gone; the sweeper takes what we leave
+        ports.blobs.delete(key)
+    return Response(status=204)
+
+
 def answer(ports: Ports, job: Job, status: int) -> Response:
     """A job as a response, with its ETag (of the version: position and ETA are left out of it)."""
     response = _json(view(ports, job), status)
@@ -146,6 +161,9 @@ def links(job: Job) -> dict[str, str]:
     if not job.final:
         found["events"] = url_for("stream.stream_events", job=job.id)
         found["cancel"] = url_for("jobs.cancel_job", job_id=job.id)
+    else:
+        found["retry"] = url_for("retries.retry_job", job_id=job.id)
+        found["delete"] = url_for("jobs.delete_job", job_id=job.id)
     return found
 
 

@@ -31,6 +31,7 @@ CODES: dict[str, Code] = {
     "upload_stalled": Code(408, "The upload stopped", "Send it again; the same Idempotency-Key is safe."),
     "not_ready": Code(409, "The job is not finished", "Wait with GET /v1/jobs/{id}?wait=60, then ask again."),
     "already_final": Code(409, "The job has already ended", "Nothing is left to cancel; its state tells how it ended."),
+    "not_final": Code(409, "The job has not ended", "Cancel it first, or wait with GET /v1/jobs/{id}?wait=60."),
     "no_result": Code(409, "This kind of job leaves no file", "What it did stands in the job itself."),
     "model_exists": Code(409, "There is such a version already", "A version never changes: give the new one another number."),
     "idempotency_in_progress": Code(409, "This request is still being received", "Try again after `Retry-After` seconds."),

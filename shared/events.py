@@ -22,6 +22,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     "job.released": (logging.INFO, "a job was given back unharmed: its worker shut down, or a neighbour killed it"),
     "job.reaped": (logging.WARNING, "a lease lapsed: its worker is dead or frozen"),
     "job.canceled": (logging.INFO, "a job was canceled"),
+    "job.deleted": (logging.INFO, "a job was deleted: its row, then its files"),
     "job.lost": (logging.WARNING, "an attempt ended that was no longer ours"),
     "attempt.crashed": (logging.ERROR, "an attempt met an error we did not foresee"),
     "bell.failed": (logging.WARNING, "Redis did not take a bell; workers find the row by looking"),

@@ -82,12 +82,13 @@ class NewJob:
     task: str
     model_name: str
     model_version: int
-    input: dict[str, Any]  # name, bytes, sha256, format, width, height, mode, bits
+    input: dict[str, Any]  # name, bytes, sha256, format, width, height, mode, bits, key; and the same of each of `PARTS`
     params: dict[str, Any]
     pixels: int
     max_attempts: int
     request_id: str
     label: str | None = None
+    retry_of: str | None = None
 
     @property
     def cost_mpx(self) -> float:
@@ -154,6 +155,8 @@ class Job:
         return self.state in FINAL
 
 
+PARTS = ("mask", "reference")  # of an input, beside the picture; each a file like it
+
 FIELDS = tuple(field.name for field in dataclasses.fields(Job))
 
 
@@ -167,6 +170,17 @@ class Success:
     notes: list[str]
     metrics: dict[str, Any] | None = None
     units: int = 1  # of progress: all of them are done
+
+
+def input_keys(given: dict[str, Any]) -> set[str]:
+    """The blobs that a job's `input` names: the picture's, its mask's and its reference's."""
+    return {part["key"] for part in (given, *(given[name] for name in PARTS if name in given))}
+
+
+def rekeyed(given: dict[str, Any], owner: str) -> dict[str, Any]:
+    """The same `input`, but that its blobs belong to another job or model."""
+    parts = {name: rekeyed(given[name], owner) for name in PARTS if name in given}
+    return {**given, **parts, "key": blob_key(owner, given["key"].rsplit("/", 1)[1])}
 
 
 def blob_key(owner: str, part: str) -> str:

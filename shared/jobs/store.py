@@ -35,7 +35,7 @@ from shared.database.engine import READ_ONLY, now_ms
 from shared.database.tables import batches, flows, job_metrics, jobs, lanes, models, reservations
 from shared.errors import Outcome, Refused
 from shared.jobs import turns
-from shared.jobs.job import FIELDS, FINAL, MOVES, Job, Kind, Lane, Move, NewJob, State, Success
+from shared.jobs.job import FIELDS, FINAL, MOVES, Job, Kind, Lane, Move, NewJob, State, Success, input_keys
 
 RESERVED_MS = 60_000
 KEPT_MS = 24 * 3_600_000  # an Idempotency-Key is kept as long as its job, and at least a day
@@ -288,6 +288,15 @@ class Jobs:
             events.emit("job.canceled", job_id=job_id)
         return canceled
 
+    def delete(self, owner_id: str, job_id: str) -> bool:
+        """Remove the row of a job that is over, and what belongs to it. False if it is not over, or not there."""
+        statement = delete(jobs).where(jobs.c.id == job_id, jobs.c.owner_id == owner_id, jobs.c.state.in_(FINAL))
+        with self._engine.begin() as connection:
+            deleted = connection.execute(statement).rowcount == 1
+        if deleted:
+            events.emit("job.deleted", job_id=job_id)
+        return deleted
+
     # -- reading --------------------------------------------------------------------------------------------------------
 
     def get(self, job_id: str, owner_id: str | None = None) -> Job | None:
@@ -377,7 +386,7 @@ class Jobs:
         ).where(jobs.c.id.in_(list(ids)))
         with self._reading() as connection:
             return {
-                row.id: None if row.state == State.RUNNING or row.fresh else {key for key in (row.input["key"], row.result_key) if key}
+                row.id: None if row.state == State.RUNNING or row.fresh else input_keys(row.input) | ({row.result_key} - {None})
                 for row in connection.execute(statement)
             }
 
@@ -442,7 +451,7 @@ class Jobs:
 
 _NEW_FIELDS = (
     "id", "owner_id", "kind", "lane", "task", "model_name", "model_version", "input", "params", "pixels", "max_attempts", "request_id",
-    "label",
+    "label", "retry_of",
 )  # fmt: skip
 
 # what every visible change writes, and what every end does

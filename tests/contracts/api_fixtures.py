@@ -120,6 +120,9 @@ class House:
     def post(self, path: str, **options: Any) -> Answer:
         return cast("Answer", self.app.test_client().post(path, **options))
 
+    def delete(self, path: str) -> Answer:
+        return cast("Answer", self.app.test_client().delete(path))
+
     def restore(self, picture: bytes | None = None, name: str = "a.png", headers: dict[str, str] | None = None, **fields: Any) -> Answer:
         image = (io.BytesIO(png() if picture is None else picture), name)
         return self.post("/v1/restorations", data={"image": image, **fields}, headers=headers, content_type="multipart/form-data")
