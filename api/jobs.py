@@ -21,6 +21,7 @@ from shared.jobs.job import Job, Kind, State
 
 routes = Routes(Blueprint("jobs", __name__))
 
+DAY_MS = 24 * 3_600_000
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 # fields of a view that stand in the row as they are
@@ -70,6 +71,8 @@ def get_result(job_id: str) -> Response:
         raise Refused("canceled")
     if job.kind != Kind.RESTORE:
         raise Refused("no_result")
+    if job.expires_at is not None:
+        raise Refused("result_expired")
     if job.result is None or job.result_key is None:
         raise Refused("not_ready", retry_after_s=1)
     return _send(ports, job, job.result, job.result_key)
@@ -143,11 +146,11 @@ def view(ports: Ports, job: Job) -> dict[str, Any]:
         "input": {name: value for name, value in job.input.items() if name != "key"},
         "progress": {"done": job.progress_done, "total": job.progress_total, "unit": job.progress_unit},
         "position": _position(ports, job),
-        "eta_s": _eta_seconds(job),
+        "eta_s": ports.estimates.seconds(job),
         "created_at": timestamp(job.created_at),
         "started_at": timestamp(job.started_at),
         "finished_at": timestamp(job.finished_at),
-        "expires_at": timestamp(job.expires_at),
+        "expires_at": timestamp(_expires_at(ports, job)),
         "links": links(job),
     }
     return JobView.model_validate(shown).model_dump(mode="json")
@@ -156,13 +159,14 @@ def view(ports: Ports, job: Job) -> dict[str, Any]:
 def links(job: Job) -> dict[str, str]:
     """Where to go from a job: only what makes sense in its state."""
     found = {"self": url_for("jobs.get_job", job_id=job.id)}
-    if job.state is State.SUCCEEDED and job.kind == Kind.RESTORE:
+    if job.state is State.SUCCEEDED and job.kind == Kind.RESTORE and job.expires_at is None:
         found["result"] = url_for("jobs.get_result", job_id=job.id)
     if not job.final:
         found["events"] = url_for("stream.stream_events", job=job.id)
         found["cancel"] = url_for("jobs.cancel_job", job_id=job.id)
     else:
-        found["retry"] = url_for("retries.retry_job", job_id=job.id)
+        if job.expires_at is None:
+            found["retry"] = url_for("retries.retry_job", job_id=job.id)
         found["delete"] = url_for("jobs.delete_job", job_id=job.id)
     return found
 
@@ -220,12 +224,11 @@ def _position(ports: Ports, job: Job) -> int | None:
         return None
 
 
-def _eta_seconds(job: Job) -> float | None:
-    """From the first attempt's own pace, once a tile is done; later attempts have no start of their own in the row."""
-    if job.state is not State.RUNNING or job.attempts > 1 or not job.progress_done or job.started_at is None:
-        return None
-    took = (job.changed_at - job.started_at) / 1000
-    return round(took / job.progress_done * (job.progress_total - job.progress_done), 1)
+def _expires_at(ports: Ports, job: Job) -> int | None:
+    """When its files are no longer kept; None: never, or not before it has ended."""
+    if job.expires_at is not None or job.finished_at is None or job.kind != Kind.RESTORE or not ports.settings.keep_days:
+        return job.expires_at
+    return job.finished_at + round(ports.settings.keep_days * DAY_MS)
 
 
 def _cursor(job_id: str) -> str:

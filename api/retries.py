@@ -17,6 +17,7 @@ from shared.jobs.job import Job, Kind, Lane, NewJob, blob_key, input_keys, rekey
 from shared.jobs.store import Reservation
 
 CHUNK_BYTES = 1 << 20
+GONE = "What was sent is no longer kept; send it again."
 
 routes = Routes(Blueprint("retries", __name__))
 
@@ -39,6 +40,8 @@ def _accept(ports: Ports, job_id: str, reservation: Reservation | None, fingerpr
     old = jobs_api.find(ports, job_id)
     if not old.final:
         raise Refused("not_final")
+    if old.expires_at is not None:
+        raise Refused("result_expired", GONE)
     new_id = str(uuid7())
     publishes = old.kind == Kind.PUBLISH
     owner = str(uuid7()) if publishes else new_id  # of the blobs: weights belong to the model that they become
@@ -86,6 +89,6 @@ def _copy(ports: Ports, key: str, copy: str) -> None:
                 draft.write(data)
         draft.place(copy)
     except FileNotFoundError as error:
-        raise Refused("result_expired", "What was sent is no longer kept; send it again.") from error
+        raise Refused("result_expired", GONE) from error
     finally:
         draft.discard()

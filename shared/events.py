@@ -37,6 +37,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     "upkeep.failed": (logging.WARNING, "upkeep could not do its round this time"),
     "upkeep.late": (logging.WARNING, "upkeep was late; nothing is reaped for one lease"),
     "upkeep.rang": (logging.INFO, "upkeep rang for rows nobody had taken"),
+    "upkeep.expired": (logging.INFO, "pictures and results are no longer kept; their files go later"),
     "upkeep.swept": (logging.INFO, "files that no row names were removed"),
     "part.started": (logging.INFO, "a part was started"),
     "part.ended": (logging.WARNING, "a part ended and is started again"),

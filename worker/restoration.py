@@ -30,10 +30,16 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
         network = ports.networks.get(job.model_name, job.model_version, held.check)
         held.begin()
 
+        ran_seconds = 0.0
+
         def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            nonlocal ran_seconds
             with ports.networks.device:
                 held.check()  # it may have been canceled while others had the device
-                return network.run(batch)
+                started = time.monotonic()
+                output = network.run(batch)
+                ran_seconds += time.monotonic() - started
+                return output
 
         passes = ensemble.averaged(run, network.multiple) if job.params.get("speed") == "best" else run
         height, width = source.colour.shape[:2]
@@ -59,7 +65,8 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
             "seconds": round(time.monotonic() - began, 3),
         }  # fmt: skip
         held.conclude()
-        committer.succeed(Success(job, result, key, source.notes + encoded.notes, units=len(plan)))  # False: no longer ours; not an error
+        success = Success(job, result, key, source.notes + encoded.notes, units=len(plan), device_seconds=ran_seconds)
+        committer.succeed(success)  # False: no longer ours; not an error
     except LeaseLost:
         events.emit("job.lost", job_id=job.id, token=job.token)
     except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden

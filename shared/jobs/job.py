@@ -71,6 +71,11 @@ def passes(params: dict[str, Any]) -> int:
     return 8 if params.get("speed") == "best" else 1
 
 
+def cost_mpx(pixels: int, params: dict[str, Any]) -> float:
+    """What a job takes: megapixels that the network sees, and a little for every file."""
+    return pixels / 1e6 * passes(params) + 0.01
+
+
 @dataclass(frozen=True)
 class NewJob:
     """What the API decides about a job before it exists. Blobs named here are already stored."""
@@ -92,8 +97,8 @@ class NewJob:
 
     @property
     def cost_mpx(self) -> float:
-        """What it takes from its flow's share: megapixels that the network sees, and a little for every file."""
-        return self.pixels / 1e6 * passes(self.params) + 0.01
+        """What it takes from its flow's share."""
+        return cost_mpx(self.pixels, self.params)
 
 
 @dataclass(frozen=True)
@@ -137,12 +142,17 @@ class Job:
     changed_at: int
     started_at: int | None
     finished_at: int | None
-    expires_at: int | None
+    expires_at: int | None  # written once that time is over: from then on its files are going
 
     @property
     def seen_pixels(self) -> int:
         """How many pixels the network sees."""
         return self.pixels * passes(self.params)
+
+    @property
+    def cost_mpx(self) -> float:
+        """As `NewJob.cost_mpx`."""
+        return cost_mpx(self.pixels, self.params)
 
     @property
     def model(self) -> str:
@@ -170,6 +180,7 @@ class Success:
     notes: list[str]
     metrics: dict[str, Any] | None = None
     units: int = 1  # of progress: all of them are done
+    device_seconds: float | None = None  # that the network ran for
 
 
 def input_keys(given: dict[str, Any]) -> set[str]:

@@ -32,7 +32,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
 from shared import events
 from shared.database.engine import READ_ONLY, now_ms
-from shared.database.tables import batches, flows, job_metrics, jobs, lanes, models, reservations
+from shared.database.tables import batches, flows, job_metrics, jobs, lanes, models, rates, reservations
 from shared.errors import Outcome, Refused
 from shared.jobs import turns
 from shared.jobs.job import FIELDS, FINAL, MOVES, Job, Kind, Lane, Move, NewJob, State, Success, input_keys
@@ -42,6 +42,8 @@ KEPT_MS = 24 * 3_600_000  # an Idempotency-Key is kept as long as its job, and a
 POSITIONS = 1_000
 LATE_MS = 10_000  # a row can be seen so long after the time that it names as its change: its transaction took a while
 REAPED_DUE_MS = 1_000
+LATEST_WEIGHS = 0.2  # of one job, in the rate of its model
+CHUNK = 500  # rows that one write changes
 WORKER_LOST = {
     "code": "worker_lost",
     "title": "The worker died at this job",
@@ -96,6 +98,16 @@ class Scope:
         """The same in SQL."""
         given = {"owner_id": self.owner_id, "id": self.job_id, "batch_id": self.batch_id}
         return and_(*(jobs.c[name] == value for name, value in given.items() if value is not None))
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is waiting, and how fast models are: what times are estimated from."""
+
+    now: int
+    rates: Mapping[tuple[str, int], float]  # model name and version → seconds per megapixel
+    claimed: Mapping[str, float]  # lane → V, the turn last claimed
+    waiting: Sequence[tuple[str, float]]  # lane and last turn of each flow that has some waiting
 
 
 class Jobs:
@@ -218,6 +230,7 @@ class Jobs:
                 if connection.execute(statement).rowcount == 1:
                     done.append(job.id)
                     _write_metrics(connection, job.id, success.metrics)
+            self._measure(connection, [success for success in group if success.job.id in done])
             _settle_models(connection, [success.job for success in group])
         for success in group:
             events.emit("job.succeeded" if success.job.id in done else "job.lost", job_id=success.job.id, token=success.job.token)
@@ -288,6 +301,23 @@ class Jobs:
             events.emit("job.canceled", job_id=job_id)
         return canceled
 
+    def expire(self, keep_seconds: float) -> int:
+        """Say of pictures whose jobs ended longer ago than this that their files are no longer kept; how many.
+
+        The sweeper takes the files later.
+        """
+        keep_ms = int(keep_seconds * 1000)
+        old = [jobs.c.kind == Kind.RESTORE, jobs.c.expires_at.is_(None), jobs.c.finished_at < now_ms() - keep_ms]
+        expired = 0
+        while True:
+            with self._reading() as connection:
+                ids = list(connection.execute(select(jobs.c.id).where(*old).order_by(jobs.c.finished_at).limit(CHUNK)).scalars())
+            if not ids:
+                return expired
+            statement = update(jobs).where(jobs.c.id.in_(ids), *old).values(expires_at=jobs.c.finished_at + keep_ms, **_changed)
+            with self._engine.begin() as connection:
+                expired += connection.execute(statement).rowcount
+
     def delete(self, owner_id: str, job_id: str) -> bool:
         """Remove the row of a job that is over, and what belongs to it. False if it is not over, or not there."""
         statement = delete(jobs).where(jobs.c.id == job_id, jobs.c.owner_id == owner_id, jobs.c.state.in_(FINAL))
@@ -325,6 +355,17 @@ class Jobs:
         with self._reading() as connection:
             count = connection.execute(select(func.count()).select_from(ahead.subquery())).scalar_one()
         return count if count <= POSITIONS else None
+
+    def load(self) -> Load:
+        """What times are estimated from, now."""
+        behind = select(flows.c.lane, flows.c.last_turn).join(lanes, lanes.c.name == flows.c.lane).where(flows.c.last_turn > lanes.c.v)
+        with self._reading() as connection:
+            return Load(
+                now=connection.execute(select(now_ms())).scalar_one(),
+                rates={(row.model_name, row.model_version): row.seconds_per_mpx for row in connection.execute(select(rates))},
+                claimed={row.name: row.v for row in connection.execute(select(lanes))},
+                waiting=[(row.lane, row.last_turn) for row in connection.execute(behind)],
+            )
 
     def versions(self, ids: Iterable[str]) -> dict[str, int]:
         """The version of each of these jobs that exists: what the API's watch compares."""
@@ -382,13 +423,11 @@ class Jobs:
             jobs.c.state,
             jobs.c.input,
             jobs.c.result_key,
+            jobs.c.expires_at,
             (jobs.c.changed_at > now_ms() - int(grace_seconds * 1000)).label("fresh"),
         ).where(jobs.c.id.in_(list(ids)))
         with self._reading() as connection:
-            return {
-                row.id: None if row.state == State.RUNNING or row.fresh else input_keys(row.input) | ({row.result_key} - {None})
-                for row in connection.execute(statement)
-            }
+            return {row.id: _named(row) for row in connection.execute(statement)}
 
     # -- Idempotency-Key ------------------------------------------------------------------------------------------------
 
@@ -436,6 +475,25 @@ class Jobs:
 
     # -- the parts of the above -----------------------------------------------------------------------------------------
 
+    def _measure(self, connection: Connection, done: Sequence[Success]) -> None:
+        """How long the networks of these jobs ran, in the rates of their models."""
+        measured: dict[tuple[str, int], list[tuple[float, float]]] = {}
+        for success in done:
+            if success.device_seconds is not None:
+                key = success.job.model_name, success.job.model_version
+                measured.setdefault(key, []).append((success.device_seconds, success.job.cost_mpx))
+        upsert = insert_sqlite if self._engine.dialect.name == "sqlite" else insert_postgresql
+        for (name, version), ran in sorted(measured.items()):
+            rate = sum(seconds for seconds, _ in ran) / sum(mpx for _, mpx in ran)
+            kept = (1 - LATEST_WEIGHS) ** len(ran)
+            statement = upsert(rates).values(model_name=name, model_version=version, seconds_per_mpx=rate, changed_at=now_ms())
+            mean = rates.c.seconds_per_mpx * kept + rate * (1 - kept)
+            connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["model_name", "model_version"], set_={"seconds_per_mpx": mean, "changed_at": now_ms()}
+                )
+            )
+
     def _end(self, job: Job, move: Move, event: str, values: Mapping[str, Any], **told: Any) -> bool:
         statement = update(jobs).where(jobs.c.id == job.id, jobs.c.token == job.token, _may(move)).values(**values)
         with self._engine.begin() as connection:
@@ -463,6 +521,13 @@ def _may(move: Move) -> ColumnElement[bool]:
     """The states this move starts from, by the table in job.py. One is compared with =: that alone finds the partial indexes."""
     states = sorted(MOVES[move][0])
     return jobs.c.state == states[0] if len(states) == 1 else jobs.c.state.in_(states)
+
+
+def _named(row: Any) -> set[str] | None:
+    """The blob keys that a row names; None: all of them."""
+    if row.state == State.RUNNING or row.fresh:
+        return None
+    return set() if row.expires_at is not None else input_keys(row.input) | ({row.result_key} - {None})
 
 
 def _settle_models(connection: Connection, moved: Sequence[Job]) -> None:

@@ -15,6 +15,7 @@ from api import stream, watch
 from api.stream import STREAMS
 from shared.database.tables import batches, owners
 from shared.database.tables import jobs as jobs_table
+from shared.jobs.job import Lane
 from shared.jobs.store import LATE_MS, Change, Scope
 from tests.contracts.api_fixtures import SOON, Answer, House, code, open_house
 
@@ -176,7 +177,7 @@ def test_a_row_that_shows_up_late_is_told_all_the_same(house: House) -> None:
 def test_a_stream_begins_with_the_newest_and_with_all_that_run(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "AT_ONCE", 2)
     jobs = [house.restored() for _ in range(4)]
-    (running,) = house.jobs.claim("worker", ["interactive"], 1, True)  # type: ignore[list-item]  # a lane's name will do
+    (running,) = house.jobs.claim("worker", [Lane.INTERACTIVE], 1, True)
     assert running.id == jobs[0].id
     with streaming(house) as stream_:
         assert stream_.told(3) == {jobs[2].id: "queued", jobs[3].id: "queued", running.id: "running"}
