@@ -21,6 +21,10 @@ from shared.jobs.job import Job, Kind, State
 
 routes = Routes(Blueprint("jobs", __name__))
 
+SANDBOXED = {  # a browser shows or keeps what users sent, and runs nothing of it
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 DAY_MS = 24 * 3_600_000
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -65,17 +69,9 @@ def get_result(job_id: str) -> Response:
     """
     ports: Ports = current_app.extensions["lacuna"]()
     job = find(ports, job_id)
-    if job.error is not None:
-        return problems.answer(job.error["code"], job.error["detail"], status=409)
-    if job.state is State.CANCELED:
-        raise Refused("canceled")
-    if job.kind != Kind.RESTORE:
-        raise Refused("no_result")
-    if job.expires_at is not None:
-        raise Refused("result_expired")
-    if job.result is None or job.result_key is None:
-        raise Refused("not_ready", retry_after_s=1)
-    return _send(ports, job, job.result, job.result_key)
+    if (refusal := withheld(job)) is not None:
+        return refusal
+    return _send(ports, job, job.result or {}, job.result_key or "")
 
 
 @routes.add(
@@ -161,6 +157,7 @@ def links(job: Job) -> dict[str, str]:
     found = {"self": url_for("jobs.get_job", job_id=job.id)}
     if job.state is State.SUCCEEDED and job.kind == Kind.RESTORE and job.expires_at is None:
         found["result"] = url_for("jobs.get_result", job_id=job.id)
+        found["preview"] = url_for("previews.get_preview", job_id=job.id)
     if not job.final:
         found["events"] = url_for("stream.stream_events", job=job.id)
         found["cancel"] = url_for("jobs.cancel_job", job_id=job.id)
@@ -169,6 +166,24 @@ def links(job: Job) -> dict[str, str]:
             found["retry"] = url_for("retries.retry_job", job_id=job.id)
         found["delete"] = url_for("jobs.delete_job", job_id=job.id)
     return found
+
+
+def withheld(job: Job) -> Response | None:
+    """Why the files that a job makes cannot be had; None if they can. That of a failed job is its own error.
+
+    Raises `Refused` canceled, no_result, result_expired or not_ready.
+    """
+    if job.error is not None:
+        return problems.answer(job.error["code"], job.error["detail"], status=409)
+    if job.state is State.CANCELED:
+        raise Refused("canceled")
+    if job.kind != Kind.RESTORE:
+        raise Refused("no_result")
+    if job.expires_at is not None:
+        raise Refused("result_expired")
+    if job.state is not State.SUCCEEDED:
+        raise Refused("not_ready", retry_after_s=1)
+    return None
 
 
 def known_id(given: str) -> str:
@@ -198,8 +213,7 @@ def _send(ports: Ports, job: Job, result: dict[str, Any], key: str) -> Response:
     response.content_length = result["bytes"]
     response.set_etag(result["sha256"])
     response.headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(bytes.fromhex(result['sha256'])).decode()}:"
-    response.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
-    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    response.headers.update(SANDBOXED)
     try:
         response.make_conditional(request, accept_ranges=True, complete_length=result["bytes"])
     except HTTPException:

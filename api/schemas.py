@@ -204,6 +204,10 @@ class RestorationForm(Form):
     label: str | None = Field(None, max_length=200, description="yours, to find jobs by")
 
 
+class PreviewForm(Form):
+    """No fields beside `image`."""
+
+
 class ModelForm(Form):
     """No fields beside `manifest` and `weights`."""
 
@@ -226,6 +230,12 @@ class JobsQuery(Form):
     batch: str | None = None
     limit: int = Field(50, ge=1, le=500)
     cursor: str | None = None
+
+
+class PreviewQuery(Form):
+    """Of what."""
+
+    of: Literal["input", "result", "mask", "reference"] = Field("result", description="what the job was sent, or made")
 
 
 class EventsQuery(Form):

@@ -25,6 +25,7 @@ CODES: dict[str, Code] = {
     "host_refused": Code(403, "This host name is not served", "Use a name listed in LACUNA_HOSTS, or add this one there."),
     "job_not_found": Code(404, "There is no such job", "Check the id; deleted and expired jobs are gone."),
     "model_not_found": Code(404, "There is no such model", "GET /v1/models lists what there is."),
+    "preview_not_found": Code(404, "There is no such preview", "The job was sent no such file, or is older than previews are."),
     "dataset_not_found": Code(404, "There is no such data set", "Name a folder that holds PNG, WebP, JPEG or TIFF pictures."),
     "route_not_found": Code(404, "There is no such address", "GET /openapi.json lists every address."),
     "method_not_allowed": Code(405, "This method does not work here", "The `Allow` header lists the methods that do."),

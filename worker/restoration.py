@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared import events
-from shared.imaging import codec, tiles
-from shared.jobs.job import Success, blob_key, result_part
+from shared.blobs.store import Draft
+from shared.imaging import codec, preview, tiles
+from shared.jobs.job import Success, blob_key, preview_part, result_part
 from trainer.execution import ensemble
 from worker.committer import Committer
 from worker.ending import end
@@ -52,12 +53,9 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
 
         encoded = codec.encode(restored, source, job.params["format"])
         key = blob_key(job.id, result_part(job.token))
-        draft = ports.blobs.draft()
-        try:
-            draft.write(encoded.data)
-            draft.place(key)  # the committer syncs it
-        finally:
-            draft.discard()
+        _preview(held, ports, "input", source.colour, source.alpha)
+        _preview(held, ports, "result", restored, source.alpha)
+        draft = _place(ports, key, encoded.data)  # the committer syncs it
 
         result = {
             "bytes": draft.size, "sha256": draft.sha256(), "type": encoded.type, "width": width, "height": height,
@@ -71,3 +69,18 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
         events.emit("job.lost", job_id=job.id, token=job.token)
     except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
         end(held, ports, error)
+
+
+def _preview(held: Held, ports: Ports, of: str, colour: NDArray[np.uint8], alpha: NDArray[np.uint8] | None) -> None:
+    """Store a preview. Nobody syncs it: a power cut may cost it, and costs nothing else."""
+    _place(ports, blob_key(held.job.id, preview_part(of, held.job.token)), preview.encode(colour, alpha))
+
+
+def _place(ports: Ports, key: str, data: bytes) -> Draft:
+    draft = ports.blobs.draft()
+    try:
+        draft.write(data)
+        draft.place(key)
+    finally:
+        draft.discard()
+    return draft

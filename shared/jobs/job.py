@@ -167,6 +167,8 @@ class Job:
 
 PARTS = ("mask", "reference")  # of an input, beside the picture; each a file like it
 
+PREVIEWS = ("input", "result", *PARTS)
+
 FIELDS = tuple(field.name for field in dataclasses.fields(Job))
 
 
@@ -202,6 +204,11 @@ def blob_key(owner: str, part: str) -> str:
 def result_part(token: int) -> str:
     """Results lie under keys that end in the token, so that two attempts never write the same file."""
     return f"result.{token}"
+
+
+def preview_part(of: str, token: int) -> str:
+    """The same for the previews of an attempt, of what is in `PREVIEWS`."""
+    return f"preview-{of}.{token}"
 
 
 def exported_part(token: int) -> str:

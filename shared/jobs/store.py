@@ -35,7 +35,22 @@ from shared.database.engine import READ_ONLY, now_ms
 from shared.database.tables import batches, flows, job_metrics, jobs, lanes, models, rates, reservations
 from shared.errors import Outcome, Refused
 from shared.jobs import turns
-from shared.jobs.job import FIELDS, FINAL, MOVES, Job, Kind, Lane, Move, NewJob, State, Success, input_keys
+from shared.jobs.job import (
+    FIELDS,
+    FINAL,
+    MOVES,
+    PREVIEWS,
+    Job,
+    Kind,
+    Lane,
+    Move,
+    NewJob,
+    State,
+    Success,
+    blob_key,
+    input_keys,
+    preview_part,
+)
 
 RESERVED_MS = 60_000
 KEPT_MS = 24 * 3_600_000  # an Idempotency-Key is kept as long as its job, and at least a day
@@ -422,6 +437,7 @@ class Jobs:
             jobs.c.id,
             jobs.c.state,
             jobs.c.input,
+            jobs.c.token,
             jobs.c.result_key,
             jobs.c.expires_at,
             (jobs.c.changed_at > now_ms() - int(grace_seconds * 1000)).label("fresh"),
@@ -527,7 +543,10 @@ def _named(row: Any) -> set[str] | None:
     """The blob keys that a row names; None: all of them."""
     if row.state == State.RUNNING or row.fresh:
         return None
-    return set() if row.expires_at is not None else input_keys(row.input) | ({row.result_key} - {None})
+    if row.expires_at is not None:
+        return set()
+    previews = {blob_key(row.id, preview_part(of, row.token)) for of in PREVIEWS}  # of the last attempt
+    return input_keys(row.input) | previews | ({row.result_key} - {None})
 
 
 def _settle_models(connection: Connection, moved: Sequence[Job]) -> None:
