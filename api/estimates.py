@@ -34,7 +34,7 @@ class Estimates:
             events.emit("watch.failed", reason=type(error).__name__)
             return None
         estimated = running(job, load) if job.state is State.RUNNING else waiting(job, load, workers.get(job.lane, 0))
-        return None if estimated is None else round(max(0.0, estimated), 1)
+        return None if estimated is None or estimated <= 0 else round(estimated, 1)  # it takes longer than others did: how long, who knows
 
     def _now(self) -> tuple[Load, Mapping[str, int]]:
         with self._lock:
@@ -45,7 +45,7 @@ class Estimates:
 
 
 def running(job: Job, load: Load) -> float | None:
-    """From its own pace, once a part is done; else from the rate of its model.
+    """From its own pace, once a part is done; else from the rate of its model, while those beside it take turns with it.
 
     Only a first attempt has a pace: later ones have no start of their own in the row.
     """
@@ -56,23 +56,26 @@ def running(job: Job, load: Load) -> float | None:
     rate = load.rates.get((job.model_name, job.model_version))
     if rate is None:
         return None
-    done = job.progress_done / job.progress_total if job.progress_total else 0.0
-    return rate * job.cost_mpx * (1 - done) - (load.now - (began or job.changed_at)) / 1000
+    own = job.cost_mpx * (1 - (job.progress_done / job.progress_total if job.progress_total else 0.0))
+    beside = sum(min(other.left_mpx, own) for other in load.running if other.worker == job.worker and other.id != job.id)
+    return rate * (own + beside) - (load.now - (began or job.changed_at)) / 1000
 
 
 def waiting(job: Job, load: Load, workers: int) -> float | None:
-    """From the turns: each flow has so many megapixels waiting as its last turn is behind V; of the job's lane only those before it.
+    """From what is in work, and from the turns: each flow has so many megapixels waiting as its last turn is behind V.
 
-    In the lanes before its own all of them are.
+    Of the job's lane those before it count, of the lanes before its own all.
     """
     rate = load.rates.get((job.model_name, job.model_version))
     if rate is None or not workers:
         return None
-    before = list(Lane)[: list(Lane).index(Lane(job.lane))] if job.lane != Lane.TRAIN else []
+    served = [Lane.TRAIN] if job.lane == Lane.TRAIN else [Lane.INTERACTIVE, Lane.BULK]  # by the same workers, in this order
+    before = served[: served.index(Lane(job.lane))]
     ahead = 0.0
     for lane, last_turn in load.waiting:
         if lane == job.lane:
             ahead += max(0.0, min(last_turn, job.turn) - load.claimed[lane])
         elif lane in before:
             ahead += last_turn - load.claimed[lane]
-    return max(ahead, job.cost_mpx) * rate / workers
+    in_work = sum(other.left_mpx for other in load.running if other.lane in served)
+    return (max(ahead, job.cost_mpx) + in_work) * rate / workers

@@ -48,6 +48,7 @@ from shared.jobs.job import (
     State,
     Success,
     blob_key,
+    cost_mpx,
     input_keys,
     preview_part,
 )
@@ -116,13 +117,24 @@ class Scope:
 
 
 @dataclass(frozen=True)
+class InWork:
+    """A running job, and how many megapixels of it are left."""
+
+    id: str
+    lane: str
+    worker: str
+    left_mpx: float
+
+
+@dataclass(frozen=True)
 class Load:
-    """What is waiting, and how fast models are: what times are estimated from."""
+    """What is in work and waiting, and how fast models are: what times are estimated from."""
 
     now: int
     rates: Mapping[tuple[str, int], float]  # model name and version → seconds per megapixel
     claimed: Mapping[str, float]  # lane → V, the turn last claimed
     waiting: Sequence[tuple[str, float]]  # lane and last turn of each flow that has some waiting
+    running: Sequence[InWork]
 
 
 class Jobs:
@@ -374,12 +386,14 @@ class Jobs:
     def load(self) -> Load:
         """What times are estimated from, now."""
         behind = select(flows.c.lane, flows.c.last_turn).join(lanes, lanes.c.name == flows.c.lane).where(flows.c.last_turn > lanes.c.v)
+        columns = [jobs.c[name] for name in ("id", "lane", "worker", "pixels", "params", "progress_done", "progress_total")]
         with self._reading() as connection:
             return Load(
                 now=connection.execute(select(now_ms())).scalar_one(),
                 rates={(row.model_name, row.model_version): row.seconds_per_mpx for row in connection.execute(select(rates))},
                 claimed={row.name: row.v for row in connection.execute(select(lanes))},
                 waiting=[(row.lane, row.last_turn) for row in connection.execute(behind)],
+                running=[_in_work(row) for row in connection.execute(select(*columns).where(jobs.c.state == State.RUNNING))],
             )
 
     def versions(self, ids: Iterable[str]) -> dict[str, int]:
@@ -537,6 +551,11 @@ def _may(move: Move) -> ColumnElement[bool]:
     """The states this move starts from, by the table in job.py. One is compared with =: that alone finds the partial indexes."""
     states = sorted(MOVES[move][0])
     return jobs.c.state == states[0] if len(states) == 1 else jobs.c.state.in_(states)
+
+
+def _in_work(row: Any) -> InWork:
+    done = row.progress_done / row.progress_total if row.progress_total else 0.0
+    return InWork(row.id, row.lane, row.worker, cost_mpx(row.pixels, row.params) * (1 - done))
 
 
 def _named(row: Any) -> set[str] | None:

@@ -6,7 +6,7 @@ import pytest
 
 from api.estimates import running, waiting
 from shared.jobs.job import FIELDS, Job, State
-from shared.jobs.store import Load
+from shared.jobs.store import InWork, Load
 
 RATES = {("denoise", 1): 2.0}  # seconds per megapixel
 
@@ -20,7 +20,13 @@ def job(**cares: Any) -> Job:
 
 
 def load(**cares: Any) -> Load:
-    known: dict[str, Any] = {"now": 0, "rates": RATES, "claimed": {"interactive": 0.0, "bulk": 0.0, "train": 0.0}, "waiting": []}
+    known: dict[str, Any] = {
+        "now": 0,
+        "rates": RATES,
+        "claimed": {"interactive": 0.0, "bulk": 0.0, "train": 0.0},
+        "waiting": [],
+        "running": [],
+    }
     return Load(**{**known, **cares})
 
 
@@ -45,6 +51,14 @@ def test_what_may_wait_waits_for_all_that_may_not() -> None:
     behind = [("interactive", 10.0), ("bulk", 4.0)]
     assert waiting(job(lane="bulk", turn=4.0), load(waiting=behind), 1) == pytest.approx(2 * (10 + 4))
     assert waiting(job(turn=10.0), load(waiting=behind), 1) == pytest.approx(2 * 10)
+
+
+def test_what_is_in_work_is_before_what_waits_and_takes_turns_with_what_runs() -> None:
+    beside = [InWork("a", "bulk", "here", 6.0), InWork("b", "interactive", "there", 0.5), InWork("c", "train", "other", 50.0)]
+    assert waiting(job(turn=1.0), load(running=beside), 1) == pytest.approx(2 * (1 + 6.5))
+    ours = InWork("x", "interactive", "here", 1.0)
+    assert running(at_work(id="x", worker="here"), load(running=[*beside, ours])) == pytest.approx(2 * (1 + 1))
+    assert running(at_work(id="x", worker="there"), load(running=[*beside, ours])) == pytest.approx(2 * (1 + 0.5))
 
 
 def test_without_a_rate_or_a_worker_nothing_is_known() -> None:
