@@ -4,7 +4,8 @@ import base64
 import binascii
 import re
 import uuid
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from flask import Blueprint, Response, current_app, g, json, request, send_file, url_for
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,6 +27,7 @@ SANDBOXED = {  # a browser shows or keeps what users sent, and runs nothing of i
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 DAY_MS = 24 * 3_600_000
+Found = TypeVar("Found")
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 # fields of a view that stand in the row as they are
@@ -89,7 +91,7 @@ def list_jobs() -> Response:
     found = ports.jobs.page(owner_id(), filters, query.limit + 1, _read_cursor(query.cursor))
     shown = found[: query.limit]
     after = _cursor(shown[-1].id) if len(found) > query.limit else None
-    return _json({"items": [view(ports, job) for job in shown], "next": after})
+    return _json({"items": views(ports, shown), "next": after})
 
 
 @routes.add(
@@ -134,14 +136,26 @@ def answer(ports: Ports, job: Job, status: int) -> Response:
     return response
 
 
+def views(ports: Ports, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Jobs as JSON; what is before each is looked up once for all."""
+    lanes = {job.lane for job in jobs if job.state is State.QUEUED}
+    unknown: dict[str, int] = {}
+    positions = _positions(lambda: ports.jobs.positions(lanes), unknown) if lanes else unknown
+    return [_view(ports, job, positions.get(job.id) if job.state is State.QUEUED else None) for job in jobs]
+
+
 def view(ports: Ports, job: Job) -> dict[str, Any]:
     """A job as JSON."""
+    return _view(ports, job, _positions(lambda: ports.jobs.position(job), None))
+
+
+def _view(ports: Ports, job: Job, position: int | None) -> dict[str, Any]:
     shown = {name: getattr(job, name) for name in _SHOWN} | {
         "batch": job.batch_id,
         "owner": job.owner_id,
         "input": {name: value for name, value in job.input.items() if name != "key"},
         "progress": {"done": job.progress_done, "total": job.progress_total, "unit": job.progress_unit},
-        "position": _position(ports, job),
+        "position": position,
         "eta_s": ports.estimates.seconds(job),
         "created_at": timestamp(job.created_at),
         "started_at": timestamp(job.started_at),
@@ -229,13 +243,13 @@ def _result_name(job: Job, result: dict[str, Any]) -> str:
     return f"{name}.{result['type'].removeprefix('image/').replace('jpeg', 'jpg')}" if changed else name
 
 
-def _position(ports: Ports, job: Job) -> int | None:
-    """None also where the database does not answer: a job that was accepted must not look refused for it."""
+def _positions(look: Callable[[], Found], unknown: Found) -> Found:
+    """What `look` finds, or `unknown` where the database does not answer: a job that was accepted must not look refused for it."""
     try:
-        return ports.jobs.position(job)
+        return look()
     except SQLAlchemyError as error:
         events.emit("watch.failed", reason=type(error).__name__)
-        return None
+        return unknown
 
 
 def _expires_at(ports: Ports, job: Job) -> int | None:

@@ -23,13 +23,14 @@ from api.wiring import Ports
 from shared import events
 from shared.errors import Refused, Transient
 from shared.jobs.job import Job
-from shared.jobs.store import LATE_MS, Scope
+from shared.jobs.store import LATE_MS, Change, Scope
 
 STREAMS = 24  # at once
 STREAM_SECONDS = 60.0
 HEARTBEAT_SECONDS = 5.0  # a client that is gone is noticed when something is sent to it
 AT_ONCE = 500  # jobs that a new stream begins with, beside those that run
 CHUNK = 100  # rows read at once
+PAGE = 1_000  # changes read at once
 
 routes = Routes(Blueprint("stream", __name__))
 
@@ -58,8 +59,8 @@ def stream_events() -> Response:
     if not _room.acquire(blocking=False):
         raise Transient("too_many_streams", retry_after_s=5)
     response.call_on_close(_room.release)
-    view = copy_current_request_context(lambda job: jobs_api.view(ports, job))  # links are made within a request only
-    response.response = _stream(ports, Scope(owner_id(), job_id, batch_id), since, view)
+    views = copy_current_request_context(lambda jobs: jobs_api.views(ports, jobs))  # links are made within a request only
+    response.response = _stream(ports, Scope(owner_id(), job_id, batch_id), since, views)
     return response
 
 
@@ -72,38 +73,46 @@ def _last_event() -> int | None:
     return int(given)
 
 
-def _stream(ports: Ports, scope: Scope, since: int | None, view: Callable[[Job], dict[str, Any]]) -> Iterator[str]:
+def _stream(ports: Ports, scope: Scope, since: int | None, views: Callable[[list[Job]], list[dict[str, Any]]]) -> Iterator[str]:
     until = time.monotonic() + STREAM_SECONDS
     told: dict[str, int] = {}  # job → version
 
-    def event(job: Job, watermark: int) -> Iterator[str]:
-        """The job, unless this state of it was told; `watermark` is a time up to which everything was told with it."""
-        if job.version > told.get(job.id, 0):
-            told[job.id] = job.version
-            yield f"id: {watermark}\nevent: job\ndata: {json.dumps(view(job))}\n\n"
+    def tell(jobs: list[Job], watermarks: list[int]) -> Iterator[str]:
+        """Those jobs whose state was not told; each watermark is a time up to which everything was told with that job."""
+        new = [(job, mark) for job, mark in zip(jobs, watermarks, strict=True) if job.version > told.get(job.id, 0)]
+        told.update({job.id: job.version for job, _ in new})
+        for shown, (_, watermark) in zip(views([job for job, _ in new]), new, strict=True):
+            yield f"id: {watermark}\nevent: job\ndata: {json.dumps(shown)}\n\n"
+
+    def tell_of(changes: list[Change]) -> Iterator[str]:
+        """The jobs that changed, as they are now; but those that were deleted meanwhile."""
+        for start in range(0, len(changes), CHUNK):
+            chunk = changes[start : start + CHUNK]
+            rows = ports.jobs.these(change.id for change in chunk)
+            there = [change for change in chunk if change.id in rows]
+            yield from tell([rows[change.id] for change in there], [change.changed_at for change in there])
 
     yield "retry: 1000\n\n"
     try:
         with ports.watch.following(scope) as followed:  # before reading, so that no change falls between
-            for job in ports.jobs.current(scope, AT_ONCE) if since is None else _changed(ports, scope, since - LATE_MS):
-                yield from event(job, job.changed_at)
+            if since is None:
+                jobs = ports.jobs.current(scope, AT_ONCE)
+                yield from tell(jobs, [job.changed_at for job in jobs])
+            else:
+                for page in _changed(ports, since - LATE_MS):
+                    yield from tell_of([change for change in page if scope.holds(change)])
             while (left := until - time.monotonic()) > 0 and not watch.stopping.is_set():
                 news = ports.watch.news(followed, min(left, HEARTBEAT_SECONDS))
-                for start in range(0, len(news), CHUNK):
-                    chunk = news[start : start + CHUNK]
-                    rows = ports.jobs.these(change.id for change in chunk)
-                    for change in chunk:
-                        if change.id in rows:  # else it was deleted meanwhile
-                            yield from event(rows[change.id], change.changed_at)
+                yield from tell_of(news)
                 if not news:
                     yield ": still here\n\n"
     except SQLAlchemyError as error:  # the client comes back, and is told what it missed
         events.emit("watch.failed", reason=type(error).__name__)
 
 
-def _changed(ports: Ports, scope: Scope, since: int) -> Iterator[Job]:
-    """Those that changed since, read in chunks: it may be long ago."""
+def _changed(ports: Ports, since: int) -> Iterator[list[Change]]:
+    """All that changed since, in pages: it may be long ago."""
     after = ""
-    while rows := ports.jobs.changed(scope, since, after, CHUNK):
-        yield from rows
-        since, after = rows[-1].changed_at, rows[-1].id
+    while page := ports.jobs.changed(since, after, PAGE):
+        yield page
+        since, after = page[-1].changed_at, page[-1].id

@@ -68,6 +68,7 @@ WORKER_LOST = {
 }
 
 _columns = [jobs.c[name] for name in FIELDS]
+_change = [jobs.c[name] for name in ("id", "owner_id", "batch_id", "version", "changed_at")]  # in the order of `Change`
 
 
 @dataclass(frozen=True)
@@ -402,6 +403,15 @@ class Jobs:
             rows = connection.execute(select(jobs.c.id, jobs.c.version).where(jobs.c.id.in_(list(ids))))
             return {row.id: row.version for row in rows}
 
+    def positions(self, lanes_: Iterable[str]) -> dict[str, int]:
+        """`position` of every job at once that waits in these lanes and has one."""
+        found: dict[str, int] = {}
+        with self._reading() as connection:
+            for lane in lanes_:
+                first = select(jobs.c.id).where(jobs.c.lane == lane, jobs.c.state == State.QUEUED).order_by(jobs.c.turn, jobs.c.id)
+                found |= {job_id: number for number, job_id in enumerate(connection.execute(first.limit(POSITIONS + 1)).scalars())}
+        return found
+
     def changes(self, since: int | None) -> tuple[int, list[Change]]:
         """(now, the rows of all owners that changed since the time `since`, or just now): what the API's watch tells streams of.
 
@@ -409,9 +419,8 @@ class Jobs:
         """
         with self._reading() as connection:
             now = connection.execute(select(now_ms())).scalar_one()
-            columns = [jobs.c[name] for name in ("id", "owner_id", "batch_id", "version", "changed_at")]
-            rows = connection.execute(select(*columns).where(jobs.c.changed_at >= (now if since is None else since) - LATE_MS))
-            return now, [Change(**row._mapping) for row in rows]
+            rows = connection.execute(select(*_change).where(jobs.c.changed_at >= (now if since is None else since) - LATE_MS))
+            return now, [Change(*row) for row in rows]
 
     def current(self, scope: Scope, limit: int) -> list[Job]:
         """The newest of those jobs, at most `limit`, and all that run; in the order of their change."""
@@ -421,12 +430,12 @@ class Jobs:
             found = {row.id: _job(row) for statement in (newest, running) for row in connection.execute(statement)}
         return sorted(found.values(), key=lambda job: (job.changed_at, job.id))
 
-    def changed(self, scope: Scope, since: int, after: str, limit: int) -> list[Job]:
-        """Those jobs that changed since, in the order of their change, at most `limit`; of the first millisecond those after that id."""
+    def changed(self, since: int, after: str, limit: int) -> list[Change]:
+        """The rows of all owners that changed since, in the order of their change; of the first millisecond those after that id."""
         later = or_(jobs.c.changed_at > since, and_(jobs.c.changed_at == since, jobs.c.id > after))
-        statement = select(*_columns).where(scope.condition(), jobs.c.changed_at >= since, later)
+        statement = select(*_change).where(jobs.c.changed_at >= since, later).order_by(jobs.c.changed_at, jobs.c.id).limit(limit)
         with self._reading() as connection:
-            return [_job(row) for row in connection.execute(statement.order_by(jobs.c.changed_at, jobs.c.id).limit(limit))]
+            return [Change(*row) for row in connection.execute(statement)]
 
     def these(self, ids: Iterable[str]) -> dict[str, Job]:
         """Each of these jobs that exists."""

@@ -16,7 +16,7 @@ from api.stream import STREAMS
 from shared.database.tables import batches, owners
 from shared.database.tables import jobs as jobs_table
 from shared.jobs.job import Lane
-from shared.jobs.store import LATE_MS, Change, Scope
+from shared.jobs.store import LATE_MS, Change
 from tests.contracts.api_fixtures import SOON, Answer, House, code, open_house
 
 NOBODY = "0199c0de-0000-7000-8000-000000000000"
@@ -281,10 +281,11 @@ def test_a_last_event_id_that_is_not_ours_is_refused(house: House, last_id: str)
 
 def test_a_job_that_was_told_long_ago_is_read_in_chunks(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "CHUNK", 2)
+    monkeypatch.setattr(stream, "PAGE", 3)
     jobs = [house.restored().id for _ in range(5)]
     with house.engine.begin() as connection:  # all in the same millisecond
         connection.execute(update(jobs_table).values(changed_at=int(time.time() * 1000)))
         assert connection.execute(select(jobs_table.c.id)).all()
     with streaming(house, last_id="1") as stream_:
         assert list(stream_.told(5)) == jobs
-    assert [job.id for job in house.jobs.changed(Scope("local"), 0, "", 9)] == jobs
+    assert [change.id for change in house.jobs.changed(0, "", 9)] == jobs

@@ -190,6 +190,14 @@ def test_walking_the_cursors_gives_each_job_once(full_house: House, limit: int) 
     assert walked == every
 
 
+def test_the_list_gives_each_job_the_position_that_it_has_by_itself(house: House) -> None:
+    jobs = [house.restored(lane=lane) for lane in ("bulk", "interactive", "bulk", "interactive", "interactive")]
+    house.jobs.cancel("local", jobs[1].id)
+    listed = {job["id"]: job["position"] for job in house.get("/v1/jobs").json["items"]}
+    assert listed == {job.id: house.get(f"/v1/jobs/{job.id}").json["position"] for job in jobs}
+    assert [listed[job.id] for job in jobs] == [0, None, 1, 0, 1]
+
+
 def test_the_list_holds_nobody_else_s_jobs(house: House) -> None:
     job = house.restored()
     of_another(house, job.id)
