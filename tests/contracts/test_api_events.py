@@ -103,7 +103,7 @@ def test_versions_of_a_job_only_rise_and_the_last_one_is_told(house: House) -> N
 
 
 def test_a_stream_of_one_job_tells_of_no_other(house: House) -> None:
-    job, other = house.restored(), house.restored()
+    other, job = house.restored(), house.restored()
     with streaming(house, f"?job={job.id}") as stream_:
         assert stream_.told(1) == {job.id: "queued"}
         house.jobs.cancel("local", other.id)
@@ -112,7 +112,7 @@ def test_a_stream_of_one_job_tells_of_no_other(house: House) -> None:
 
 
 def test_a_stream_of_a_batch_tells_of_its_jobs_only(house: House) -> None:
-    job, other = house.restored(), house.restored()
+    other, job = house.restored(), house.restored()
     with house.engine.begin() as connection:
         connection.execute(insert(batches).values(id=BATCH, owner_id="local", state="running", params={}, created_at=0, changed_at=0))
         connection.execute(update(jobs_table).where(jobs_table.c.id == job.id).values(batch_id=BATCH))
@@ -125,7 +125,7 @@ def test_a_stream_of_a_batch_tells_of_its_jobs_only(house: House) -> None:
 
 
 def test_a_stream_tells_of_nobody_else_s_jobs(house: House) -> None:
-    ours, theirs = house.restored(), house.restored()
+    theirs, ours = house.restored(), house.restored()  # in this order: what is told is told in that of its change
     with house.engine.begin() as connection:
         connection.execute(insert(owners).values(id="another", created_at=0))
         connection.execute(update(jobs_table).where(jobs_table.c.id == theirs.id).values(owner_id="another"))

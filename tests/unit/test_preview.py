@@ -32,7 +32,7 @@ def test_a_preview_fits_and_keeps_the_shape(height: int, width: int, size: tuple
 @pytest.mark.parametrize("with_alpha", [False, True])
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_a_preview_has_the_colours_and_the_alpha_of_its_picture(channels: int, with_alpha: bool, kind: type) -> None:
-    step = 257 if kind is np.uint16 else 1
+    step = 256 if kind is np.uint16 else 1
     colour: NDArray[Any] = np.full((20, 30, channels), 100 * step, kind)
     alpha: NDArray[Any] | None = np.full((20, 30), 50 * step, kind) if with_alpha else None
     image = shown(preview.encode(colour, alpha))
