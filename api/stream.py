@@ -95,17 +95,17 @@ def _stream(ports: Ports, scope: Scope, since: int | None, views: Callable[[list
     yield "retry: 1000\n\n"
     try:
         with ports.watch.following(scope) as followed:  # before reading, so that no change falls between
-            if since is None:
+            if since is None or scope.job_id is not None:
                 jobs = ports.jobs.current(scope, AT_ONCE)
                 yield from tell(jobs, [job.changed_at for job in jobs])
             else:
                 for page in _changed(ports, since - LATE_MS):
                     yield from tell_of([change for change in page if scope.holds(change)])
             while (left := until - time.monotonic()) > 0 and not watch.stopping.is_set():
-                news = ports.watch.news(followed, min(left, HEARTBEAT_SECONDS))
+                news, looked_at = ports.watch.news(followed, min(left, HEARTBEAT_SECONDS))
                 yield from tell_of(news)
                 if not news:
-                    yield ": still here\n\n"
+                    yield ": still here\n" + (f"id: {looked_at}\n\n" if looked_at else "\n")
     except SQLAlchemyError as error:  # the client comes back, and is told what it missed
         events.emit("watch.failed", reason=type(error).__name__)
 

@@ -37,6 +37,7 @@ class Watch:
         self._versions: dict[str, int] = {}
         self._followed: set[Following] = set()
         self._since: int | None = None  # of the last look for those who follow
+        self._looked_at: int | None = None  # the same, once they have what it found
         self._seen: dict[str, int] = {}  # the versions that it found
         self._thread: threading.Thread | None = None
 
@@ -53,12 +54,13 @@ class Watch:
             with self._changed:
                 self._followed.remove(followed)
 
-    def news(self, followed: Following, seconds: float) -> list[Change]:
-        """What was not told yet, in the order of its change; waits for it at most so long."""
+    def news(self, followed: Following, seconds: float) -> tuple[list[Change], int | None]:
+        """What was not told yet, in the order of its change, and the time up to which that is all; waits for it at most so long."""
         with self._changed:
             self._changed.wait_for(lambda: stopping.is_set() or bool(followed.untold), max(0.0, seconds))
             untold, followed.untold = followed.untold, {}
-        return sorted(untold.values(), key=lambda change: change.changed_at)
+            looked_at = self._looked_at
+        return sorted(untold.values(), key=lambda change: change.changed_at), looked_at
 
     def until_state_changes(self, job: Job, seconds: float) -> Job:
         """The job when its state is another than it was, or as it is after `seconds`."""
@@ -134,6 +136,7 @@ class Watch:
                 self._versions.update({job_id: version for job_id, version in found.items() if job_id in self._waited})
                 for one in self._followed:
                     one.untold.update({change.id: change for change in changes if one.scope.holds(change)})
+                self._looked_at = self._since
                 self._changed.notify_all()
             time.sleep(LOOK_SECONDS)
 
