@@ -26,6 +26,7 @@ AT_ONCE = 4  # children that decode
 SECONDS = 30
 BASE_BYTES = 256 << 20  # of memory that a child may take, and for each pixel of the picture:
 PIXEL_BYTES = 24
+FRUGAL = {"VIPS_CONCURRENCY": "1", "MALLOC_ARENA_MAX": "2"}  # address space that a child reserves grows with its threads
 REFUSED, TOO_LARGE = 3, 4  # exit statuses of shared/imaging/preview.py, which brings a decoder along
 
 routes = Routes(Blueprint("previews", __name__))
@@ -96,7 +97,7 @@ def make_preview() -> Response:
 def _made(file: BinaryIO, size: int, pixels: int, max_pixels: int) -> bytes:
     """The preview of a file, by a child that may take so much memory and time. Raises `Refused` with an image code."""
     limits = (size, max_pixels, BASE_BYTES + PIXEL_BYTES * pixels, SECONDS)
-    child = children.Child(children.python("shared.imaging.preview", *map(str, limits)), stdin=file, stdout=subprocess.PIPE)
+    child = children.Child(children.python("shared.imaging.preview", *map(str, limits)), FRUGAL, file, subprocess.PIPE)
     try:
         output, _ = child.process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired as error:

@@ -1,6 +1,7 @@
 """One attempt at one restoration, in one function: read it from top to bottom."""
 
 import time
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
         end(held, ports, error)
 
 
-def _preview(held: Held, ports: Ports, of: str, colour: NDArray[np.uint8], alpha: NDArray[np.uint8] | None) -> None:
+def _preview(held: Held, ports: Ports, of: str, colour: NDArray[Any], alpha: NDArray[Any] | None) -> None:
     """Store a preview. Nobody syncs it: a power cut may cost it, and costs nothing else."""
     _place(ports, blob_key(held.job.id, preview_part(of, held.job.token)), preview.encode(colour, alpha))
 
