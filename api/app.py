@@ -9,14 +9,14 @@ from importlib.metadata import version
 from flask import Flask, Response, g, request
 from uuid_utils import uuid7
 
-from api import health, jobs, models, openapi, problems, restorations, system
+from api import health, jobs, models, openapi, previews, problems, restorations, retries, stream, system
 from api.wiring import Ports
 from shared import events
 from shared.errors import Refused
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-MODULES = (restorations, jobs, models, system, health)
+MODULES = (restorations, jobs, retries, previews, stream, models, system, health)
 
 
 def create_app(open_ports: Callable[[], Ports]) -> Flask:

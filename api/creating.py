@@ -1,8 +1,10 @@
 """What every POST that creates a job has in common: `Idempotency-Key`, `Prefer: wait`, and the answer."""
 
+import contextlib
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from flask import Response, request
 
@@ -21,23 +23,28 @@ HEADERS = {
     "Idempotency-Key": "yours, up to 255 visible ASCII characters: the same key and request give the same job",
     "Prefer": "wait=N holds the answer up to N ≤ 60 seconds until the job is final",
 }
+PROBLEMS_WITHOUT_BODY = (
+    "idempotency_in_progress", "unknown_field", "invalid_field", "idempotency_mismatch", "database_busy", "storage_full",
+)  # fmt: skip
 PROBLEMS = (
-    "malformed_multipart", "idempotency_in_progress", "upload_stalled", "upload_too_large", "unknown_field", "invalid_field",
-    "idempotency_mismatch", "callbacks_not_offered", "database_busy", "storage_full", "too_many_uploads",
+    *PROBLEMS_WITHOUT_BODY, "malformed_multipart", "upload_stalled", "upload_too_large", "callbacks_not_offered", "too_many_uploads",
 )  # fmt: skip
 
 Accept = Callable[[Upload, Reservation | None, str], Job]  # (upload, reservation, fingerprint): checks, blobs, then the row
 
 
-def create(ports: Ports, accept: Accept) -> Response:
-    """Receive the body, let `accept` make a job of it, or replay the job of its key; ring; answer."""
+def create(ports: Ports, accept: Accept, body: bool = True) -> Response:
+    """Receive the body, let `accept` make a job of it, or replay the job of its key; ring; answer.
+
+    Without `body` none is expected: the address says all.
+    """
     wait = _wait_seconds()
     if shutil.disk_usage(ports.settings.home).free < ports.settings.min_free:
         raise Transient("storage_full", retry_after_s=60)
     claim = _reserve(ports)
     fulfilled = False
     try:
-        with receiving(request, ports.blobs, ports.settings, lambda: _renew(ports, claim)) as upload:
+        with _receiving(ports, claim) if body else contextlib.nullcontext(Upload({}, {})) as upload:
             fingerprint = upload.fingerprint(request.method, request.path)
             if isinstance(claim, Replay):
                 job = _replayed(ports, claim, fingerprint)
@@ -64,6 +71,10 @@ def _reserve(ports: Ports) -> Reservation | Replay | None:
             "invalid_field", "Idempotency-Key takes 1 to 255 visible ASCII characters.", fields={"Idempotency-Key": "not visible ASCII"}
         )
     return ports.jobs.reserve(owner_id(), key)
+
+
+def _receiving(ports: Ports, claim: Reservation | Replay | None) -> AbstractContextManager[Upload]:
+    return receiving(request, ports.blobs, ports.settings, lambda: _renew(ports, claim))
 
 
 def _renew(ports: Ports, claim: Reservation | Replay | None) -> None:

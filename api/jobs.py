@@ -1,10 +1,11 @@
-"""Jobs as users see them: one, its result, the list, and cancel."""
+"""Jobs as users see them: one, its result, the list, cancel and delete."""
 
 import base64
 import binascii
 import re
 import uuid
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from flask import Blueprint, Response, current_app, g, json, request, send_file, url_for
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,6 +22,12 @@ from shared.jobs.job import Job, Kind, State
 
 routes = Routes(Blueprint("jobs", __name__))
 
+SANDBOXED = {  # a browser shows or keeps what users sent, and runs nothing of it
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+DAY_MS = 24 * 3_600_000
+Found = TypeVar("Found")
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 # fields of a view that stand in the row as they are
@@ -41,7 +48,7 @@ def get_job(job_id: str) -> Response:
     """
     ports: Ports = current_app.extensions["lacuna"]()
     query: JobQuery = g.query
-    job = _find(ports, job_id)
+    job = find(ports, job_id)
     if query.wait:
         job = ports.watch.until_state_changes(job, query.wait)
     response = answer(ports, job, 200)
@@ -63,19 +70,15 @@ def get_result(job_id: str) -> Response:
     A job that failed answers 409 with its own error.
     """
     ports: Ports = current_app.extensions["lacuna"]()
-    job = _find(ports, job_id)
-    if job.error is not None:
-        return problems.answer(job.error["code"], job.error["detail"], status=409)
-    if job.state is State.CANCELED:
-        raise Refused("canceled")
-    if job.kind != Kind.RESTORE:
-        raise Refused("no_result")
-    if job.result is None or job.result_key is None:
-        raise Refused("not_ready", retry_after_s=1)
-    return _send(ports, job, job.result, job.result_key)
+    job = find(ports, job_id)
+    if (refusal := withheld(job)) is not None:
+        return refusal
+    return _send(ports, job, job.result or {}, job.result_key or "")
 
 
-@routes.add("GET", "/v1/jobs", {200: JobPage}, query=JobsQuery, problems=("bad_cursor", "invalid_field", "unknown_field", "database_busy"))
+@routes.add(
+    "GET", "/v1/jobs", {200: JobPage}, query=JobsQuery, problems=("bad_cursor", "bad_id", "invalid_field", "unknown_field", "database_busy")
+)
 def list_jobs() -> Response:
     """Jobs, newest first."""
     ports: Ports = current_app.extensions["lacuna"]()
@@ -83,10 +86,12 @@ def list_jobs() -> Response:
     filters = {name: str(value) for name in ("state", "kind", "task", "lane", "label") if (value := getattr(query, name)) is not None}
     if query.model is not None:
         filters["model_name"], _, filters["model_version"] = query.model.partition("@")
+    if query.batch is not None:
+        filters["batch_id"] = known_id(query.batch)
     found = ports.jobs.page(owner_id(), filters, query.limit + 1, _read_cursor(query.cursor))
     shown = found[: query.limit]
     after = _cursor(shown[-1].id) if len(found) > query.limit else None
-    return _json({"items": [view(ports, job) for job in shown], "next": after})
+    return _json({"items": views(ports, shown), "next": after})
 
 
 @routes.add(
@@ -102,11 +107,26 @@ def cancel_job(job_id: str) -> Response:
     It is final at once and never gets a result, even if an attempt is under way.
     """
     ports: Ports = current_app.extensions["lacuna"]()
-    job = _find(ports, job_id)
+    job = find(ports, job_id)
     canceled = ports.jobs.cancel(owner_id(), job.id)
     if canceled is None:
         raise Refused("already_final")
     return answer(ports, canceled, 200)
+
+
+@routes.add("DELETE", "/v1/jobs/<job_id>", {204: ""}, problems=("bad_id", "job_not_found", "not_final", "unknown_field", "database_busy"))
+def delete_job(job_id: str) -> Response:
+    """Delete a job and its files.
+
+    It must have ended.
+    """
+    ports: Ports = current_app.extensions["lacuna"]()
+    job = find(ports, job_id)
+    if not job.final or not ports.jobs.delete(owner_id(), job.id):
+        raise Refused("not_final")
+    for key in ports.blobs.owned(job.id):  # after the row, so that no row names what is gone; the sweeper takes what we leave
+        ports.blobs.delete(key)
+    return Response(status=204)
 
 
 def answer(ports: Ports, job: Job, status: int) -> Response:
@@ -116,19 +136,31 @@ def answer(ports: Ports, job: Job, status: int) -> Response:
     return response
 
 
+def views(ports: Ports, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Jobs as JSON; what is before each is looked up once for all."""
+    lanes = {job.lane for job in jobs if job.state is State.QUEUED}
+    unknown: dict[str, int] = {}
+    positions = _positions(lambda: ports.jobs.positions(lanes), unknown) if lanes else unknown
+    return [_view(ports, job, positions.get(job.id) if job.state is State.QUEUED else None) for job in jobs]
+
+
 def view(ports: Ports, job: Job) -> dict[str, Any]:
     """A job as JSON."""
+    return _view(ports, job, _positions(lambda: ports.jobs.position(job), None))
+
+
+def _view(ports: Ports, job: Job, position: int | None) -> dict[str, Any]:
     shown = {name: getattr(job, name) for name in _SHOWN} | {
         "batch": job.batch_id,
         "owner": job.owner_id,
         "input": {name: value for name, value in job.input.items() if name != "key"},
         "progress": {"done": job.progress_done, "total": job.progress_total, "unit": job.progress_unit},
-        "position": _position(ports, job),
-        "eta_s": _eta_seconds(job),
+        "position": position,
+        "eta_s": ports.estimates.seconds(job),
         "created_at": timestamp(job.created_at),
         "started_at": timestamp(job.started_at),
         "finished_at": timestamp(job.finished_at),
-        "expires_at": timestamp(job.expires_at),
+        "expires_at": timestamp(_expires_at(ports, job)),
         "links": links(job),
     }
     return JobView.model_validate(shown).model_dump(mode="json")
@@ -137,19 +169,48 @@ def view(ports: Ports, job: Job) -> dict[str, Any]:
 def links(job: Job) -> dict[str, str]:
     """Where to go from a job: only what makes sense in its state."""
     found = {"self": url_for("jobs.get_job", job_id=job.id)}
-    if job.state is State.SUCCEEDED and job.kind == Kind.RESTORE:
+    if job.state is State.SUCCEEDED and job.kind == Kind.RESTORE and job.expires_at is None:
         found["result"] = url_for("jobs.get_result", job_id=job.id)
+        found["preview"] = url_for("previews.get_preview", job_id=job.id)
     if not job.final:
+        found["events"] = url_for("stream.stream_events", job=job.id)
         found["cancel"] = url_for("jobs.cancel_job", job_id=job.id)
+    else:
+        if job.expires_at is None:
+            found["retry"] = url_for("retries.retry_job", job_id=job.id)
+        found["delete"] = url_for("jobs.delete_job", job_id=job.id)
     return found
 
 
-def _find(ports: Ports, job_id: str) -> Job:
+def withheld(job: Job) -> Response | None:
+    """Why the files that a job makes cannot be had; None if they can. That of a failed job is its own error.
+
+    Raises `Refused` canceled, no_result, result_expired or not_ready.
+    """
+    if job.error is not None:
+        return problems.answer(job.error["code"], job.error["detail"], status=409)
+    if job.state is State.CANCELED:
+        raise Refused("canceled")
+    if job.kind != Kind.RESTORE:
+        raise Refused("no_result")
+    if job.expires_at is not None:
+        raise Refused("result_expired")
+    if job.state is not State.SUCCEEDED:
+        raise Refused("not_ready", retry_after_s=1)
+    return None
+
+
+def known_id(given: str) -> str:
+    """The id as we write it. Raises `Refused("bad_id")`."""
     try:
-        known = str(uuid.UUID(job_id))
+        return str(uuid.UUID(given))
     except ValueError as error:
         raise Refused("bad_id") from error
-    job = ports.jobs.get(known, owner_id())
+
+
+def find(ports: Ports, job_id: str) -> Job:
+    """The owner's job. Raises `Refused` bad_id or job_not_found."""
+    job = ports.jobs.get(known_id(job_id), owner_id())
     if job is None:
         raise Refused("job_not_found")
     return job
@@ -166,8 +227,7 @@ def _send(ports: Ports, job: Job, result: dict[str, Any], key: str) -> Response:
     response.content_length = result["bytes"]
     response.set_etag(result["sha256"])
     response.headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(bytes.fromhex(result['sha256'])).decode()}:"
-    response.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
-    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    response.headers.update(SANDBOXED)
     try:
         response.make_conditional(request, accept_ranges=True, complete_length=result["bytes"])
     except HTTPException:
@@ -183,21 +243,20 @@ def _result_name(job: Job, result: dict[str, Any]) -> str:
     return f"{name}.{result['type'].removeprefix('image/').replace('jpeg', 'jpg').replace('tiff', 'tif')}" if changed else name
 
 
-def _position(ports: Ports, job: Job) -> int | None:
-    """None also where the database does not answer: a job that was accepted must not look refused for it."""
+def _positions(look: Callable[[], Found], unknown: Found) -> Found:
+    """What `look` finds, or `unknown` where the database does not answer: a job that was accepted must not look refused for it."""
     try:
-        return ports.jobs.position(job)
+        return look()
     except SQLAlchemyError as error:
         events.emit("watch.failed", reason=type(error).__name__)
-        return None
+        return unknown
 
 
-def _eta_seconds(job: Job) -> float | None:
-    """From the first attempt's own pace, once a tile is done; later attempts have no start of their own in the row."""
-    if job.state is not State.RUNNING or job.attempts > 1 or not job.progress_done or job.started_at is None:
-        return None
-    took = (job.changed_at - job.started_at) / 1000
-    return round(took / job.progress_done * (job.progress_total - job.progress_done), 1)
+def _expires_at(ports: Ports, job: Job) -> int | None:
+    """When its files are no longer kept; None: never, or not before it has ended."""
+    if job.expires_at is not None or job.finished_at is None or job.kind != Kind.RESTORE or not ports.settings.keep_days:
+        return job.expires_at
+    return job.finished_at + round(ports.settings.keep_days * DAY_MS)
 
 
 def _cursor(job_id: str) -> str:

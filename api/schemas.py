@@ -204,6 +204,10 @@ class RestorationForm(Form):
     label: str | None = Field(None, max_length=200, description="yours, to find jobs by")
 
 
+class PreviewForm(Form):
+    """No fields beside `image`."""
+
+
 class ModelForm(Form):
     """No fields beside `manifest` and `weights`."""
 
@@ -223,8 +227,22 @@ class JobsQuery(Form):
     model: str | None = Field(None, pattern=r"^[a-z0-9-]+@[0-9]{1,9}$", description="`name@version`")
     lane: Literal["interactive", "bulk", "train"] | None = None
     label: str | None = None
+    batch: str | None = None
     limit: int = Field(50, ge=1, le=500)
     cursor: str | None = None
+
+
+class PreviewQuery(Form):
+    """Of what."""
+
+    of: Literal["input", "result", "mask", "reference"] = Field("result", description="what the job was sent, or made")
+
+
+class EventsQuery(Form):
+    """Whose changes: of one job, of a batch, or of all."""
+
+    job: str | None = Field(None, description="only this job")
+    batch: str | None = Field(None, description="only jobs of this batch")
 
 
 class NoQuery(Form):

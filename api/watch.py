@@ -1,14 +1,17 @@
-"""One thread watches the database and wakes all who wait for a job to change."""
+"""One thread watches the database and wakes all who wait for a job to change, and all who follow many."""
 
+import contextlib
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import events
 from shared.jobs.job import Job
-from shared.jobs.store import Jobs
+from shared.jobs.store import Change, Jobs, Scope
 
 LOOK_SECONDS = 0.25
 WAITS = 16  # at once; further ones are answered as if their time were over
@@ -16,15 +19,48 @@ WAITS = 16  # at once; further ones are answered as if their time were over
 stopping = threading.Event()  # set when this process is asked to end: who waits is answered at once
 
 
+@dataclass(eq=False)
+class Following:
+    """What somebody who follows jobs has not been told yet: of each job its newest change."""
+
+    scope: Scope
+    untold: dict[str, Change] = field(default_factory=dict)
+
+
 class Watch:
-    """Waiting for jobs. The thread starts with the first wait."""
+    """Waiting for one job, and following many. The thread starts with the first who does."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
         self._changed = threading.Condition()
         self._waited: Counter[str] = Counter()
         self._versions: dict[str, int] = {}
+        self._followed: set[Following] = set()
+        self._since: int | None = None  # of the last look for those who follow
+        self._looked_at: int | None = None  # the same, once they have what it found
+        self._seen: dict[str, int] = {}  # the versions that it found
         self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def following(self, scope: Scope) -> Iterator[Following]:
+        """Within it, changes of those jobs are kept for `news`. What changed just before it may come too."""
+        followed = Following(scope)
+        with self._changed:
+            self._followed.add(followed)
+            self._start()
+        try:
+            yield followed
+        finally:
+            with self._changed:
+                self._followed.remove(followed)
+
+    def news(self, followed: Following, seconds: float) -> tuple[list[Change], int | None]:
+        """What was not told yet, in the order of its change, and the time up to which that is all; waits for it at most so long."""
+        with self._changed:
+            self._changed.wait_for(lambda: stopping.is_set() or bool(followed.untold), max(0.0, seconds))
+            untold, followed.untold = followed.untold, {}
+            looked_at = self._looked_at
+        return sorted(untold.values(), key=lambda change: change.changed_at), looked_at
 
     def until_state_changes(self, job: Job, seconds: float) -> Job:
         """The job when its state is another than it was, or as it is after `seconds`."""
@@ -67,10 +103,7 @@ class Watch:
                 return False
             self._waited[job.id] += 1
             self._versions.setdefault(job.id, job.version)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
+            self._start()
         return True
 
     def _leave(self, job_id: str) -> None:
@@ -80,17 +113,38 @@ class Watch:
                 del self._waited[job_id]
                 self._versions.pop(job_id, None)
 
+    def _start(self) -> None:
+        """There is somebody to look for."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
+
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._waited))
-                waited = list(self._waited)
+                self._changed.wait_for(lambda: bool(self._waited or self._followed))
+                waited, followed = list(self._waited), bool(self._followed)
+            found: dict[str, int] = {}
+            changes: list[Change] = []
             try:
-                found = self._jobs.versions(waited)
+                found = self._jobs.versions(waited) if waited else {}
+                changes = self._fresh(followed)
             except SQLAlchemyError as error:  # the database is away: who waits, waits on
                 events.emit("watch.failed", reason=type(error).__name__)
-                found = {}
             with self._changed:
                 self._versions.update({job_id: version for job_id, version in found.items() if job_id in self._waited})
+                for one in self._followed:
+                    one.untold.update({change.id: change for change in changes if one.scope.holds(change)})
+                self._looked_at = self._since
                 self._changed.notify_all()
             time.sleep(LOOK_SECONDS)
+
+    def _fresh(self, followed: bool) -> list[Change]:
+        """What changed since the last look. Only the thread that looks comes here."""
+        if not followed:
+            self._since, self._seen = None, {}
+            return []
+        self._since, changes = self._jobs.changes(self._since)
+        seen, self._seen = self._seen, {change.id: change.version for change in changes}
+        return [change for change in changes if seen.get(change.id) != change.version]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from api.estimates import Estimates
 from api.watch import Watch
 from shared.bells.ringer import BackgroundRinger, Ringer
 from shared.blobs.local import LocalBlobs
@@ -24,20 +25,23 @@ class Ports:
     blobs: Blobs
     ringer: Ringer
     watch: Watch
+    estimates: Estimates
 
 
 def make(settings: Settings) -> Ports:
     """The real things."""
     engine = open_database(settings.database)
     jobs = Jobs(engine, settings.lease_seconds)
+    workers = Workers(engine, settings.lease_seconds)
     return Ports(
         settings=settings,
         jobs=jobs,
         models=Models(engine),
-        workers=Workers(engine, settings.lease_seconds),
+        workers=workers,
         blobs=LocalBlobs(settings.blobs),
         ringer=BackgroundRinger(lambda: _celery_ringer(settings)),
         watch=Watch(jobs),
+        estimates=Estimates(jobs, workers),
     )
 
 

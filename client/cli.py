@@ -1,5 +1,6 @@
 """The `lacuna` command. What takes long to import (httpx, rich) is imported by the commands that need it."""
 
+import functools
 import json
 import shutil
 import sys
@@ -14,13 +15,17 @@ import click
 
 from client.errors import ClientError, ServerUnreachable
 from client.outputs import Destination, asked_change, destination_of, format_named
+from client.text import legible
 
 if TYPE_CHECKING:
+    from client.http import Lacuna
     from client.restoring import Outcome, Screen
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 INTERRUPTED = 130
 TRAINER_WAIT_S = 10  # until we say that nobody has taken the job
+KINDS = ("restore", "train", "evaluate", "ingest", "publish")
+LANES = ("interactive", "bulk", "train")
 STATES = ("queued", "running", "succeeded", "failed", "canceled")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -124,7 +129,7 @@ def restore(chosen: Choices, /, files: tuple[Path, ...], out: str | None, **orde
     """Restore FILES, four at a time. One that fails does not stop the others; Ctrl-C cancels those under way."""
     from client.restoring import Order, Restoring, exit_status
 
-    screen = _screen(as_json=chosen.as_json)
+    screen = _screen(len(files), as_json=chosen.as_json)
     restoring = Restoring(chosen.server, Order(files, _destination(files, out, order["format"]), **order), screen)
     try:
         with screen.showing():
@@ -151,12 +156,12 @@ def _destination(files: Sequence[Path], out: str | None, wanted: str) -> Destina
     return destination
 
 
-def _screen(*, as_json: bool) -> "Screen":
+def _screen(files: int, *, as_json: bool) -> "Screen":
     from client.screens import Bars, JsonLines, Lines
 
     if as_json:
         return JsonLines()
-    return Bars() if sys.stdout.isatty() else Lines()
+    return Bars(files) if sys.stdout.isatty() else Lines()
 
 
 def _sum_up(outcomes: Sequence["Outcome"]) -> None:
@@ -167,27 +172,148 @@ def _sum_up(outcomes: Sequence["Outcome"]) -> None:
         click.echo(f"{len(errors)} of {len(outcomes)} files failed.", err=True)
 
 
-@main.command()
-@click.argument("job_id", required=False, metavar="[ID]")
-@click.option("--cancel", is_flag=True, help="Cancel the job ID; this is final.")
-@click.option("--state", type=click.Choice(STATES), help="List only jobs in this state.")
+class JobCommands(click.Group):
+    """The group in which `jobs ID` is `jobs show ID`."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command, its name and its arguments."""
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+
+
+def filters(command: Command) -> Command:
+    """The options that say which jobs are meant."""
+    for option in (
+        click.option("--label", help="Only jobs with this label."),
+        click.option("--lane", type=click.Choice(LANES), help="Only jobs in this lane."),
+        click.option("--model", metavar="NAME@VERSION", help="Only jobs of this model."),
+        click.option("--task", help="Only jobs of this task."),
+        click.option("--kind", type=click.Choice(KINDS), help="Only jobs of this kind."),
+        click.option("--state", type=click.Choice(STATES), help="Only jobs in this state."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.group(invoke_without_command=True, cls=JobCommands, subcommand_metavar="[ID... | COMMAND [ARGS]...]")
+@filters
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="List at most this many.")
 @choices()
-@click.pass_obj
-def jobs(chosen: Choices, job_id: str | None, cancel: bool, state: str | None, limit: int) -> None:
+@click.pass_context
+def jobs(context: click.Context, /, limit: int, **given: str | None) -> None:
     """List jobs, newest first; with an ID, show that one."""
+    if context.invoked_subcommand is not None:
+        return
     from client.http import Lacuna
-    from client.listings import job_lines, job_table
+    from client.listings import job_table
 
-    if cancel and job_id is None:
-        raise click.UsageError("--cancel needs the ID of a job. `lacuna jobs` lists them.")
+    chosen = context.ensure_object(Choices)
+    with Lacuna(chosen.server) as lacuna:
+        listed = lacuna.jobs(limit=limit, **given)
+    _print(chosen, listed, lambda: job_table(listed, datetime.now(UTC), _name_width()), none="There are no jobs.")
+
+
+ids = click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
+
+
+@jobs.command(short_help="Show jobs.")
+@ids
+@choices()
+@click.pass_obj
+def show(chosen: Choices, job_ids: tuple[str, ...]) -> None:
+    """Show all that matters about the jobs ID."""
+    from client.listings import job_lines
+
+    first = True
+
+    def lines(job: Mapping[str, Any]) -> list[str]:
+        nonlocal first
+        blank, first = [] if first else [""], False
+        return blank + job_lines(job)
+
+    _of_each(chosen, job_ids, lambda lacuna, job_id: lacuna.job(job_id), lines)
+
+
+@jobs.command(short_help="Watch jobs as they change.")
+@click.argument("job_id", required=False, metavar="[ID]")
+@filters
+@choices()
+@click.pass_obj
+def watch(chosen: Choices, /, job_id: str | None, **given: str | None) -> None:
+    """Watch jobs as they change, until Ctrl-C; with an ID that one, until it has ended.
+
+    On a terminal this is a table that keeps up, in a pipe a line for each change.
+    """
+    from client.http import Lacuna
+    from client.restoring import end_of
+    from client.watching import Board, Changes
+
+    shown: Board | Changes = Board() if sys.stdout.isatty() and not chosen.as_json else Changes(as_json=chosen.as_json)
     with Lacuna(chosen.server) as lacuna:
         if job_id is None:
-            listed = lacuna.jobs(state=state, limit=limit)
-            _print(chosen, listed, lambda: job_table(listed, datetime.now(UTC), _name_width()), none="There are no jobs.")
-        else:
-            job = lacuna.cancel(job_id) if cancel else lacuna.job(job_id)
-            _print(chosen, [job], lambda: job_lines(job))
+            shown.all(lacuna, {name: value for name, value in given.items() if value is not None})
+            return
+        job = shown.one(lacuna, job_id)
+    if job["state"] != "succeeded":
+        raise end_of(job)
+
+
+@jobs.command(short_help="Cancel jobs.")
+@ids
+@choices()
+@click.pass_obj
+def cancel(chosen: Choices, job_ids: tuple[str, ...]) -> None:
+    """Cancel the jobs ID; this is final."""
+    _of_each(chosen, job_ids, lambda lacuna, job_id: lacuna.cancel(job_id), lambda job: [f"{job['id']}  canceled"])
+
+
+@jobs.command(short_help="Do jobs again.")
+@ids
+@choices()
+@click.pass_obj
+def retry(chosen: Choices, job_ids: tuple[str, ...]) -> None:
+    """Do the jobs ID again, which have ended. Each becomes a new job with the same picture."""
+    _of_each(chosen, job_ids, lambda lacuna, job_id: lacuna.retry(job_id), lambda job: [f"{job['retry_of']}  again as {job['id']}"])
+
+
+@jobs.command(short_help="Delete jobs and their files.")
+@ids
+@choices()
+@click.pass_obj
+def delete(chosen: Choices, job_ids: tuple[str, ...]) -> None:
+    """Delete the jobs ID, which have ended, with their pictures and results."""
+
+    def deleted(lacuna: "Lacuna", job_id: str) -> dict[str, Any]:
+        lacuna.delete(job_id)
+        return {"id": job_id, "deleted": True}
+
+    _of_each(chosen, job_ids, deleted, lambda job: [f"{job['id']}  deleted"])
+
+
+def _of_each(
+    chosen: Choices,
+    job_ids: Sequence[str],
+    act: Callable[["Lacuna", str], Mapping[str, Any]],
+    lines: Callable[[Mapping[str, Any]], Sequence[str]],
+) -> None:
+    """Act on each job and tell what became of it. One that fails does not stop the others, but a server that is away does."""
+    from client.http import Lacuna
+
+    failed = []
+    with Lacuna(chosen.server) as lacuna:
+        for job_id in job_ids:
+            try:
+                done = act(lacuna, job_id)
+            except ServerUnreachable:
+                raise
+            except ClientError as error:
+                failed.append(error)
+                if chosen.as_json:
+                    click.echo(json.dumps({"id": job_id, "error": error.as_json()}))
+                click.echo(str(error) if len(job_ids) == 1 else f"{legible(job_id)}: {error}", err=True)
+            else:
+                _print(chosen, [done], functools.partial(lines, done))
+    if failed:
+        sys.exit(3 if any(error.is_servers for error in failed) else 1)
 
 
 @main.group(invoke_without_command=True)
@@ -245,4 +371,4 @@ def _print(chosen: Choices, items: Sequence[Mapping[str, Any]], lines: Callable[
 
 def _name_width() -> int | None:
     """The most characters for a name on this terminal, so that lines need not wrap; None in a pipe."""
-    return max(12, shutil.get_terminal_size().columns - 90) if sys.stdout.isatty() else None
+    return max(12, shutil.get_terminal_size().columns - 98) if sys.stdout.isatty() else None

@@ -1,17 +1,19 @@
-"""Lacuna's HTTP API as a Python program sees it: submit a picture, wait for its job, fetch the result.
+"""Lacuna's HTTP API as a Python program sees it: submit a picture, wait for its job or follow many, fetch the result.
 
 What may pass (a lost connection, 429, 503) is tried again a few times. A POST keeps its `Idempotency-Key` when it is tried
 again, so that a picture whose answer was lost is never restored twice.
 """
 
+import functools
 import hashlib
 import io
+import json
 import os
 import threading
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -126,13 +128,43 @@ class Lacuna:
         params = {"wait": wait_s} if wait_s else {}
         return self._persist(lambda: self._ask("GET", _job_url(job_id), params=params, timeout=_time_for(wait_s)))
 
-    def jobs(self, *, state: str | None = None, limit: int = 20) -> list[Job]:
-        """The newest jobs first, at most `limit`; with `state`, only those in it."""
-        return self._items("/v1/jobs", _given(state=state), limit)
+    def jobs(self, *, limit: int = 20, **filters: str | None) -> list[Job]:
+        """The newest jobs first, at most `limit`; of each filter (`state`, `kind`, `model`, …) that is given, only those it names."""
+        return self._items("/v1/jobs", _given(**filters), limit)
+
+    def follow(self, job_id: str | None = None) -> Iterator[Job]:
+        """Jobs as they are, then each when it changes, without end; with `job_id` only that one. No state comes twice."""
+        versions: dict[str, int] = {}
+        last_id = ""
+        while True:
+            stream = self._persist(functools.partial(self._open_events, job_id, last_id))
+            try:
+                for line in stream.iter_lines():
+                    name, _, value = line.partition(": ")
+                    if name == "id":
+                        last_id = value
+                    elif name == "data":
+                        job = json.loads(value)
+                        if job["version"] > versions.get(job["id"], 0):
+                            versions[job["id"]] = job["version"]
+                            yield job
+            except httpx.TransportError:  # the stream is opened again where it broke off
+                self._pause(FIRST_PAUSE_S)
+            finally:
+                stream.close()
 
     def cancel(self, job_id: str) -> Job:
         """Cancels a job that has not ended; this is final at once. Answers with the job."""
         return self._persist(lambda: self._ask("POST", f"{_job_url(job_id)}/cancel"))
+
+    def retry(self, job_id: str) -> Job:
+        """Does a job again that has ended. Answers with the new job."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return self._persist(lambda: self._ask("POST", f"{_job_url(job_id)}/retry", headers=headers))
+
+    def delete(self, job_id: str) -> None:
+        """Deletes a job that has ended, and its files."""
+        self._persist(lambda: self._forget(_job_url(job_id)))
 
     def models(self) -> list[Model]:
         """Every version of every model."""
@@ -179,6 +211,24 @@ class Lacuna:
             file.flush()
             os.fsync(file.fileno())
         return digest.hexdigest()
+
+    def _open_events(self, job_id: str | None, last_id: str) -> httpx.Response:
+        """An open stream of events that begins after `last_id`."""
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
+        request = self._http.build_request("GET", "/v1/events", params=_given(job=job_id), headers=headers)
+        response = self._http.send(request, stream=True)
+        if not response.is_success:
+            try:
+                response.read()
+                raise self._problem(response)
+            finally:
+                response.close()
+        return response
+
+    def _forget(self, url: str) -> None:
+        response = self._http.delete(url)
+        if not response.is_success:
+            raise self._problem(response)
 
     def _ask(self, method: str, url: str, **how: Any) -> dict[str, Any]:
         """One request and its JSON object; no second try."""

@@ -18,11 +18,18 @@ def job_table(jobs: Sequence[Item], now: datetime, longest_name: int | None = No
             legible(_name(job), longest_name),
             job["model"] or "-",
             _progress(job),
+            "-" if job["eta_s"] is None else duration(job["eta_s"]),
             duration((now - datetime.fromisoformat(job["created_at"])).total_seconds()),
         )
         for job in jobs
     ]
-    return table(("ID", "STATE", "NAME", "MODEL", "PROGRESS", "AGE"), rows, right=frozenset({"AGE"}))
+    return table(("ID", "STATE", "NAME", "MODEL", "PROGRESS", "ETA", "AGE"), rows, right=frozenset({"ETA", "AGE"}))
+
+
+def change_line(job: Item) -> str:
+    """One change of a job, for a pipe: `ID  STATE  NAME`, and how far it is."""
+    progress = _progress(job)
+    return f"{job['id']}  {job['state']:<9}  {legible(_name(job))}" + ("" if progress == "-" else f"  {progress}")
 
 
 def job_lines(job: Item) -> list[str]:
@@ -36,13 +43,23 @@ def job_lines(job: Item) -> list[str]:
         "model": job["model"],
         "label": job["label"] and legible(job["label"]),
         "progress": _progress(job) if job["state"] == "running" else None,
+        "waiting": _place(job),
+        "eta": job["eta_s"] is not None and f"about {duration(job['eta_s'])}",
         "created": job["created_at"],
         "finished": job["finished_at"],
+        "kept": job.get("expires_at") and f"until {job['expires_at']}",
+        "retry of": job.get("retry_of"),
         "took": result and duration(result["seconds"]),
         "result": result and _result(result),
         "error": error and legible(f"{error['title']}. {error['detail']}"),
     }
     return [f"{name:<8}  {fact}" for name, fact in facts.items() if fact]
+
+
+def _place(job: Item) -> str | None:
+    if job["state"] != "queued" or job["position"] is None:
+        return None
+    return f"{job['position']} before it" if job["position"] else "next"
 
 
 def _result(result: Item) -> str:

@@ -5,6 +5,7 @@ files, by the command.
 """
 
 import json
+import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,11 +55,11 @@ class JsonLines(Lines):
 
 
 class Bars:
-    """A bar for each file under way, and a line above them for each that is finished."""
+    """A bar for each file under way, below them one for all, and a line above them for each that is finished."""
 
     poll_s = 1
 
-    def __init__(self) -> None:
+    def __init__(self, files: int = 1) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
 
         name = TextColumn("{task.fields[name]}", markup=False)
@@ -67,6 +68,12 @@ class Bars:
             name, BarColumn(24, complete_style="cyan", finished_style="cyan", pulse_style="dim"), status, transient=True
         )
         self._tasks: dict[Path, TaskID] = {}
+        self._began = time.monotonic()
+        self._files = files
+        self._finished = 0
+        self._all: TaskID | None = None
+        self._left_s: dict[Path, float] = {}  # of those under way, as their jobs say
+        self._move_all()
 
     def showing(self) -> AbstractContextManager[object]:
         """While this is open, the screen shows."""
@@ -74,19 +81,37 @@ class Bars:
 
     def changed(self, file: Path, job: Job | None) -> None:
         """Moves the file's bar."""
+        self._left_s[file] = (job and job.get("eta_s")) or 0.0
         progress = (job and job["progress"]) or {"done": 0, "total": None}
         if file not in self._tasks:
             self._tasks[file] = self._progress.add_task("", name=legible(file.name, 32))
+            self._move_all()
         self._progress.update(self._tasks[file], description=status_of(job), completed=progress["done"], total=progress["total"])
 
     def finished(self, outcome: Outcome) -> None:
         """Takes the file's bar away and says how it ended."""
         if outcome.file in self._tasks:
             self._progress.remove_task(self._tasks.pop(outcome.file))
+        self._left_s.pop(outcome.file, None)
+        self._finished += 1
+        self._move_all()
         if outcome.error is None:
             self._say(done_line(outcome), "default")
         elif not isinstance(outcome.error, ServerUnreachable):
             self._say(error_line(outcome.file, outcome.error), "red")
+
+    def _move_all(self) -> None:
+        """The bar of all files, in the last place; only where there are several."""
+        if self._files == 1:
+            return
+        if self._all is not None:
+            self._progress.remove_task(self._all)
+        status = f"{self._finished} of {self._files} files"
+        if self._finished:
+            left_s = (time.monotonic() - self._began) / self._finished * (self._files - self._finished)
+            left_s = max(left_s, *self._left_s.values(), 0.0)
+            status += f", about {duration(left_s)}"
+        self._all = self._progress.add_task(status, name="all", completed=self._finished, total=self._files)
 
     def _say(self, line: str, style: str) -> None:
         self._progress.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -111,5 +136,5 @@ def status_of(job: Job | None) -> str:
     if job["state"] == "succeeded":
         return "fetching"
     progress = job["progress"]
-    steps = f"{progress['done']} of {progress['total']} {progress['unit']}" if progress and progress["total"] else job["state"]
+    steps = f"{progress['done']} of {progress['total']} {progress['unit']}" if progress and progress["total"] > 1 else job["state"]
     return steps if job.get("eta_s") is None else f"{steps}, about {duration(job['eta_s'])}"

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import IO, Any
 
 LIFELINE = "LACUNA_CHILD_LIFELINE"  # numbers of inherited descriptors; not settings
 BEAT = "LACUNA_CHILD_BEAT"
@@ -24,14 +24,18 @@ BEAT_SECONDS = 1.0
 class Child:
     """A running child, in a process group of its own. `silent_seconds` counts from its start or its last beat."""
 
-    def __init__(self, argv: list[str], environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, argv: list[str], environ: Mapping[str, str] | None = None, stdin: IO[bytes] | None = None, stdout: int | None = None
+    ) -> None:
+        """`stdin` and `stdout` as `subprocess` takes them."""
         child_lifeline, self._lifeline = os.pipe()
         self._beat, child_beat = os.pipe()
         os.set_blocking(self._beat, False)
         added = {LIFELINE: str(child_lifeline), BEAT: str(child_beat)}
         self.process = subprocess.Popen(  # noqa: S603  # our own programs
-            argv, env={**os.environ, **(environ or {}), **added}, pass_fds=(child_lifeline, child_beat), start_new_session=True
-        )
+            argv, env={**os.environ, **(environ or {}), **added}, pass_fds=(child_lifeline, child_beat), start_new_session=True,
+            stdin=stdin, stdout=stdout,
+        )  # fmt: skip
         os.close(child_lifeline)
         os.close(child_beat)
         self.last_beat: dict[str, Any] = {}
@@ -84,6 +88,8 @@ class Child:
 
     def close(self) -> None:
         """Let go of the pipes."""
+        if self.process.stdout is not None:
+            self.process.stdout.close()
         os.close(self._lifeline)
         os.close(self._beat)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shared.blobs.store import Stored
+from shared.jobs.job import blob_key
 
 DRAFTS = ".drafts"
 
@@ -109,6 +110,13 @@ class LocalBlobs:
                 folder.rmdir()
             except OSError:  # not empty, or gone already
                 return
+
+    def owned(self, owner: str) -> list[str]:
+        """See `Blobs.owned`."""
+        try:
+            return [blob_key(owner, path.name) for path in (self._root / blob_key(owner, "")).iterdir()]
+        except FileNotFoundError:
+            return []
 
     def stored(self) -> Iterator[Stored]:
         """See `Blobs.stored`."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from shared.blobs.store import Stored
+from shared.jobs.job import blob_key
 
 
 class MemoryDraft:
@@ -63,6 +64,10 @@ class MemoryBlobs:
     def delete(self, key: str) -> None:
         """See `Blobs.delete`."""
         self.blobs.pop(key, None)
+
+    def owned(self, owner: str) -> list[str]:
+        """See `Blobs.owned`."""
+        return [key for key in self.blobs if key.startswith(blob_key(owner, ""))]
 
     def stored(self) -> Iterator[Stored]:
         """See `Blobs.stored`."""

@@ -58,6 +58,10 @@ class Blobs(Protocol):
         """Remove a blob; does nothing if there is none."""
         ...
 
+    def owned(self, owner: str) -> list[str]:
+        """The keys of all blobs that belong to a job or model."""
+        ...
+
     def stored(self) -> Iterator[Stored]:
         """Every blob, in no order."""
         ...

@@ -143,7 +143,7 @@ jobs = Table(
     Column("changed_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
-    Column("expires_at", BigInteger),
+    Column("expires_at", BigInteger),  # written when that time is over: its files are going, or gone
     Column("published_at", BigInteger),
     _one_of("kind", Kind),
     _one_of("state", State),
@@ -166,6 +166,12 @@ jobs = Table(
     Index("ix_jobs_owner", "owner_id", "id"),
     Index("ix_jobs_owner_state", "owner_id", "state", "id"),
     Index("ix_jobs_changed", "changed_at"),
+    Index(
+        "ix_jobs_kept",
+        "finished_at",
+        sqlite_where=text("expires_at IS NULL AND finished_at IS NOT NULL"),
+        postgresql_where=text("expires_at IS NULL AND finished_at IS NOT NULL"),
+    ),
     Index("ix_jobs_batch", "batch_id", "id", sqlite_where=text("batch_id IS NOT NULL"), postgresql_where=text("batch_id IS NOT NULL")),
 )
 
@@ -268,6 +274,17 @@ reservations = Table(
     Column("created_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("owner_id", "key"),
     CheckConstraint("(job_id IS NULL) = (fingerprint IS NULL)", name="fulfilled_whole"),
+)
+
+rates = Table(
+    "rates",
+    metadata,
+    Column("model_name", String(64), nullable=False),
+    Column("model_version", Integer, nullable=False),
+    Column("seconds_per_mpx", Float, nullable=False),  # that the network ran for: a mean in which the latest jobs weigh most
+    Column("changed_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("model_name", "model_version"),
+    CheckConstraint("seconds_per_mpx >= 0", name="rate_not_negative"),
 )
 
 workers = Table(

@@ -71,6 +71,11 @@ def passes(params: dict[str, Any]) -> int:
     return 8 if params.get("speed") == "best" else 1
 
 
+def cost_mpx(pixels: int, params: dict[str, Any]) -> float:
+    """What a job takes: megapixels that the network sees, and a little for every file."""
+    return pixels / 1e6 * passes(params) + 0.01
+
+
 @dataclass(frozen=True)
 class NewJob:
     """What the API decides about a job before it exists. Blobs named here are already stored."""
@@ -82,17 +87,18 @@ class NewJob:
     task: str
     model_name: str
     model_version: int
-    input: dict[str, Any]  # name, bytes, sha256, format, width, height, mode, bits
+    input: dict[str, Any]  # name, bytes, sha256, format, width, height, mode, bits, key; and the same of each of `PARTS`
     params: dict[str, Any]
     pixels: int
     max_attempts: int
     request_id: str
     label: str | None = None
+    retry_of: str | None = None
 
     @property
     def cost_mpx(self) -> float:
-        """What it takes from its flow's share: megapixels that the network sees, and a little for every file."""
-        return self.pixels / 1e6 * passes(self.params) + 0.01
+        """What it takes from its flow's share."""
+        return cost_mpx(self.pixels, self.params)
 
 
 @dataclass(frozen=True)
@@ -136,12 +142,17 @@ class Job:
     changed_at: int
     started_at: int | None
     finished_at: int | None
-    expires_at: int | None
+    expires_at: int | None  # written once that time is over: from then on its files are going
 
     @property
     def seen_pixels(self) -> int:
         """How many pixels the network sees."""
         return self.pixels * passes(self.params)
+
+    @property
+    def cost_mpx(self) -> float:
+        """As `NewJob.cost_mpx`."""
+        return cost_mpx(self.pixels, self.params)
 
     @property
     def model(self) -> str:
@@ -153,6 +164,10 @@ class Job:
         """Whether nothing will change any more."""
         return self.state in FINAL
 
+
+PARTS = ("mask", "reference")  # of an input, beside the picture; each a file like it
+
+PREVIEWS = ("input", "result", *PARTS)
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Job))
 
@@ -167,6 +182,18 @@ class Success:
     notes: list[str]
     metrics: dict[str, Any] | None = None
     units: int = 1  # of progress: all of them are done
+    device_seconds: float | None = None  # that the network ran for
+
+
+def input_keys(given: dict[str, Any]) -> set[str]:
+    """The blobs that a job's `input` names: the picture's, its mask's and its reference's."""
+    return {part["key"] for part in (given, *(given[name] for name in PARTS if name in given))}
+
+
+def rekeyed(given: dict[str, Any], owner: str) -> dict[str, Any]:
+    """The same `input`, but that its blobs belong to another job or model."""
+    parts = {name: rekeyed(given[name], owner) for name in PARTS if name in given}
+    return {**given, **parts, "key": blob_key(owner, given["key"].rsplit("/", 1)[1])}
 
 
 def blob_key(owner: str, part: str) -> str:
@@ -177,6 +204,11 @@ def blob_key(owner: str, part: str) -> str:
 def result_part(token: int) -> str:
     """Results lie under keys that end in the token, so that two attempts never write the same file."""
     return f"result.{token}"
+
+
+def preview_part(of: str, token: int) -> str:
+    """The same for the previews of an attempt, of what is in `PREVIEWS`."""
+    return f"preview-{of}.{token}"
 
 
 def exported_part(token: int) -> str:

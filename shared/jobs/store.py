@@ -32,15 +32,34 @@ from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
 from shared import events
 from shared.database.engine import READ_ONLY, now_ms
-from shared.database.tables import batches, flows, job_metrics, jobs, lanes, models, reservations
+from shared.database.tables import batches, flows, job_metrics, jobs, lanes, models, rates, reservations
 from shared.errors import Outcome, Refused
 from shared.jobs import turns
-from shared.jobs.job import FIELDS, FINAL, MOVES, Job, Kind, Lane, Move, NewJob, State, Success
+from shared.jobs.job import (
+    FIELDS,
+    FINAL,
+    MOVES,
+    PREVIEWS,
+    Job,
+    Kind,
+    Lane,
+    Move,
+    NewJob,
+    State,
+    Success,
+    blob_key,
+    cost_mpx,
+    input_keys,
+    preview_part,
+)
 
 RESERVED_MS = 60_000
 KEPT_MS = 24 * 3_600_000  # an Idempotency-Key is kept as long as its job, and at least a day
 POSITIONS = 1_000
+LATE_MS = 10_000  # a row can be seen so long after the time that it names as its change: its transaction took a while
 REAPED_DUE_MS = 1_000
+LATEST_WEIGHS = 0.2  # of one job, in the rate of its model
+CHUNK = 500  # rows that one write changes
 WORKER_LOST = {
     "code": "worker_lost",
     "title": "The worker died at this job",
@@ -49,6 +68,7 @@ WORKER_LOST = {
 }
 
 _columns = [jobs.c[name] for name in FIELDS]
+_change = [jobs.c[name] for name in ("id", "owner_id", "batch_id", "version", "changed_at")]  # in the order of `Change`
 
 
 @dataclass(frozen=True)
@@ -66,6 +86,56 @@ class Replay:
 
     job_id: str
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """That a row changed: as much as choosing who hears of it takes."""
+
+    id: str
+    owner_id: str
+    batch_id: str | None
+    version: int
+    changed_at: int
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which jobs somebody watches: all of an owner's, those of a batch, or one."""
+
+    owner_id: str
+    job_id: str | None = None
+    batch_id: str | None = None
+
+    def holds(self, change: Change) -> bool:
+        """Whether that row is one of them."""
+        return change.owner_id == self.owner_id and self.job_id in (None, change.id) and self.batch_id in (None, change.batch_id)
+
+    def condition(self) -> ColumnElement[bool]:
+        """The same in SQL."""
+        given = {"owner_id": self.owner_id, "id": self.job_id, "batch_id": self.batch_id}
+        return and_(*(jobs.c[name] == value for name, value in given.items() if value is not None))
+
+
+@dataclass(frozen=True)
+class InWork:
+    """A running job, and how many megapixels of it are left."""
+
+    id: str
+    lane: str
+    worker: str
+    left_mpx: float
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is in work and waiting, and how fast models are: what times are estimated from."""
+
+    now: int
+    rates: Mapping[tuple[str, int], float]  # model name and version → seconds per megapixel
+    claimed: Mapping[str, float]  # lane → V, the turn last claimed
+    waiting: Sequence[tuple[str, float]]  # lane and last turn of each flow that has some waiting
+    running: Sequence[InWork]
 
 
 class Jobs:
@@ -188,6 +258,7 @@ class Jobs:
                 if connection.execute(statement).rowcount == 1:
                     done.append(job.id)
                     _write_metrics(connection, job.id, success.metrics)
+            self._measure(connection, [success for success in group if success.job.id in done])
             _settle_models(connection, [success.job for success in group])
         for success in group:
             events.emit("job.succeeded" if success.job.id in done else "job.lost", job_id=success.job.id, token=success.job.token)
@@ -258,6 +329,32 @@ class Jobs:
             events.emit("job.canceled", job_id=job_id)
         return canceled
 
+    def expire(self, keep_seconds: float) -> int:
+        """Say of pictures whose jobs ended longer ago than this that their files are no longer kept; how many.
+
+        The sweeper takes the files later.
+        """
+        keep_ms = int(keep_seconds * 1000)
+        old = [jobs.c.kind == Kind.RESTORE, jobs.c.expires_at.is_(None), jobs.c.finished_at < now_ms() - keep_ms]
+        expired = 0
+        while True:
+            with self._reading() as connection:
+                ids = list(connection.execute(select(jobs.c.id).where(*old).order_by(jobs.c.finished_at).limit(CHUNK)).scalars())
+            if not ids:
+                return expired
+            statement = update(jobs).where(jobs.c.id.in_(ids), *old).values(expires_at=jobs.c.finished_at + keep_ms, **_changed)
+            with self._engine.begin() as connection:
+                expired += connection.execute(statement).rowcount
+
+    def delete(self, owner_id: str, job_id: str) -> bool:
+        """Remove the row of a job that is over, and what belongs to it. False if it is not over, or not there."""
+        statement = delete(jobs).where(jobs.c.id == job_id, jobs.c.owner_id == owner_id, jobs.c.state.in_(FINAL))
+        with self._engine.begin() as connection:
+            deleted = connection.execute(statement).rowcount == 1
+        if deleted:
+            events.emit("job.deleted", job_id=job_id)
+        return deleted
+
     # -- reading --------------------------------------------------------------------------------------------------------
 
     def get(self, job_id: str, owner_id: str | None = None) -> Job | None:
@@ -287,11 +384,63 @@ class Jobs:
             count = connection.execute(select(func.count()).select_from(ahead.subquery())).scalar_one()
         return count if count <= POSITIONS else None
 
+    def load(self) -> Load:
+        """What times are estimated from, now."""
+        behind = select(flows.c.lane, flows.c.last_turn).join(lanes, lanes.c.name == flows.c.lane).where(flows.c.last_turn > lanes.c.v)
+        columns = [jobs.c[name] for name in ("id", "lane", "worker", "pixels", "params", "progress_done", "progress_total")]
+        with self._reading() as connection:
+            return Load(
+                now=connection.execute(select(now_ms())).scalar_one(),
+                rates={(row.model_name, row.model_version): row.seconds_per_mpx for row in connection.execute(select(rates))},
+                claimed={row.name: row.v for row in connection.execute(select(lanes))},
+                waiting=[(row.lane, row.last_turn) for row in connection.execute(behind)],
+                running=[_in_work(row) for row in connection.execute(select(*columns).where(jobs.c.state == State.RUNNING))],
+            )
+
     def versions(self, ids: Iterable[str]) -> dict[str, int]:
         """The version of each of these jobs that exists: what the API's watch compares."""
         with self._reading() as connection:
             rows = connection.execute(select(jobs.c.id, jobs.c.version).where(jobs.c.id.in_(list(ids))))
             return {row.id: row.version for row in rows}
+
+    def positions(self, lanes_: Iterable[str]) -> dict[str, int]:
+        """`position` of every job at once that waits in these lanes and has one."""
+        found: dict[str, int] = {}
+        with self._reading() as connection:
+            for lane in lanes_:
+                first = select(jobs.c.id).where(jobs.c.lane == lane, jobs.c.state == State.QUEUED).order_by(jobs.c.turn, jobs.c.id)
+                found |= {job_id: number for number, job_id in enumerate(connection.execute(first.limit(POSITIONS + 1)).scalars())}
+        return found
+
+    def changes(self, since: int | None) -> tuple[int, list[Change]]:
+        """(now, the rows of all owners that changed since the time `since`, or just now): what the API's watch tells streams of.
+
+        Reads `LATE_MS` further back, so the same change comes several times.
+        """
+        with self._reading() as connection:
+            now = connection.execute(select(now_ms())).scalar_one()
+            rows = connection.execute(select(*_change).where(jobs.c.changed_at >= (now if since is None else since) - LATE_MS))
+            return now, [Change(*row) for row in rows]
+
+    def current(self, scope: Scope, limit: int) -> list[Job]:
+        """The newest of those jobs, at most `limit`, and all that run; in the order of their change."""
+        newest = select(*_columns).where(scope.condition()).order_by(jobs.c.id.desc()).limit(limit)
+        running = select(*_columns).where(scope.condition(), jobs.c.state == State.RUNNING)
+        with self._reading() as connection:
+            found = {row.id: _job(row) for statement in (newest, running) for row in connection.execute(statement)}
+        return sorted(found.values(), key=lambda job: (job.changed_at, job.id))
+
+    def changed(self, since: int, after: str, limit: int) -> list[Change]:
+        """The rows of all owners that changed since, in the order of their change; of the first millisecond those after that id."""
+        later = or_(jobs.c.changed_at > since, and_(jobs.c.changed_at == since, jobs.c.id > after))
+        statement = select(*_change).where(jobs.c.changed_at >= since, later).order_by(jobs.c.changed_at, jobs.c.id).limit(limit)
+        with self._reading() as connection:
+            return [Change(*row) for row in connection.execute(statement)]
+
+    def these(self, ids: Iterable[str]) -> dict[str, Job]:
+        """Each of these jobs that exists."""
+        with self._reading() as connection:
+            return {row.id: _job(row) for row in connection.execute(select(*_columns).where(jobs.c.id.in_(list(ids))))}
 
     def unheard(self, older_than_seconds: float, limit: int = 100) -> list[tuple[str, str]]:
         """(id, lane) of due rows that nobody rang for since: upkeep rings for them again. Marks them as rung."""
@@ -311,14 +460,13 @@ class Jobs:
             jobs.c.id,
             jobs.c.state,
             jobs.c.input,
+            jobs.c.token,
             jobs.c.result_key,
+            jobs.c.expires_at,
             (jobs.c.changed_at > now_ms() - int(grace_seconds * 1000)).label("fresh"),
         ).where(jobs.c.id.in_(list(ids)))
         with self._reading() as connection:
-            return {
-                row.id: None if row.state == State.RUNNING or row.fresh else {key for key in (row.input["key"], row.result_key) if key}
-                for row in connection.execute(statement)
-            }
+            return {row.id: _named(row) for row in connection.execute(statement)}
 
     # -- Idempotency-Key ------------------------------------------------------------------------------------------------
 
@@ -366,6 +514,25 @@ class Jobs:
 
     # -- the parts of the above -----------------------------------------------------------------------------------------
 
+    def _measure(self, connection: Connection, done: Sequence[Success]) -> None:
+        """How long the networks of these jobs ran, in the rates of their models."""
+        measured: dict[tuple[str, int], list[tuple[float, float]]] = {}
+        for success in done:
+            if success.device_seconds is not None:
+                key = success.job.model_name, success.job.model_version
+                measured.setdefault(key, []).append((success.device_seconds, success.job.cost_mpx))
+        upsert = insert_sqlite if self._engine.dialect.name == "sqlite" else insert_postgresql
+        for (name, version), ran in sorted(measured.items()):
+            rate = sum(seconds for seconds, _ in ran) / sum(mpx for _, mpx in ran)
+            kept = (1 - LATEST_WEIGHS) ** len(ran)
+            statement = upsert(rates).values(model_name=name, model_version=version, seconds_per_mpx=rate, changed_at=now_ms())
+            mean = rates.c.seconds_per_mpx * kept + rate * (1 - kept)
+            connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["model_name", "model_version"], set_={"seconds_per_mpx": mean, "changed_at": now_ms()}
+                )
+            )
+
     def _end(self, job: Job, move: Move, event: str, values: Mapping[str, Any], **told: Any) -> bool:
         statement = update(jobs).where(jobs.c.id == job.id, jobs.c.token == job.token, _may(move)).values(**values)
         with self._engine.begin() as connection:
@@ -381,7 +548,7 @@ class Jobs:
 
 _NEW_FIELDS = (
     "id", "owner_id", "kind", "lane", "task", "model_name", "model_version", "input", "params", "pixels", "max_attempts", "request_id",
-    "label",
+    "label", "retry_of",
 )  # fmt: skip
 
 # what every visible change writes, and what every end does
@@ -393,6 +560,21 @@ def _may(move: Move) -> ColumnElement[bool]:
     """The states this move starts from, by the table in job.py. One is compared with =: that alone finds the partial indexes."""
     states = sorted(MOVES[move][0])
     return jobs.c.state == states[0] if len(states) == 1 else jobs.c.state.in_(states)
+
+
+def _in_work(row: Any) -> InWork:
+    done = row.progress_done / row.progress_total if row.progress_total else 0.0
+    return InWork(row.id, row.lane, row.worker, cost_mpx(row.pixels, row.params) * (1 - done))
+
+
+def _named(row: Any) -> set[str] | None:
+    """The blob keys that a row names; None: all of them."""
+    if row.state == State.RUNNING or row.fresh:
+        return None
+    if row.expires_at is not None:
+        return set()
+    previews = {blob_key(row.id, preview_part(of, row.token)) for of in PREVIEWS}  # of the last attempt
+    return input_keys(row.input) | previews | ({row.result_key} - {None})
 
 
 def _settle_models(connection: Connection, moved: Sequence[Job]) -> None:

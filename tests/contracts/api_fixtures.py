@@ -20,6 +20,7 @@ from sqlalchemy import Engine, event, func, select
 from werkzeug.test import TestResponse
 
 from api.app import create_app
+from api.estimates import Estimates
 from api.watch import Watch
 from api.wiring import Ports
 from shared.blobs.local import LocalBlobs
@@ -120,6 +121,9 @@ class House:
     def post(self, path: str, **options: Any) -> Answer:
         return cast("Answer", self.app.test_client().post(path, **options))
 
+    def delete(self, path: str) -> Answer:
+        return cast("Answer", self.app.test_client().delete(path))
+
     def restore(self, picture: bytes | None = None, name: str = "a.png", headers: dict[str, str] | None = None, **fields: Any) -> Answer:
         image = (io.BytesIO(png() if picture is None else picture), name)
         return self.post("/v1/restorations", data={"image": image, **fields}, headers=headers, content_type="multipart/form-data")
@@ -195,16 +199,17 @@ def open_house(home: Path, busy_ms: int | None = None, **settings: Any) -> Itera
     engine = open_database(known.database)
     if busy_ms is not None:
         event.listen(engine, "connect", lambda connection, _: connection.execute(f"PRAGMA busy_timeout={busy_ms}").close())
-    jobs, models = Jobs(engine, known.lease_seconds), Models(engine)
+    jobs, models, workers = Jobs(engine, known.lease_seconds), Models(engine), Workers(engine, known.lease_seconds)
     bells = Bells(jobs)
     ports = Ports(
         settings=known,
         jobs=jobs,
         models=models,
-        workers=Workers(engine, known.lease_seconds),
+        workers=workers,
         blobs=LocalBlobs(known.blobs),
         ringer=bells,
         watch=Watch(jobs),
+        estimates=Estimates(jobs, workers, kept_seconds=0),
     )
     try:
         yield House(engine, ports, bells, known.blobs)

@@ -66,15 +66,17 @@ def test_a_job_in_any_state_is_what_openapi_says(house: House, end: str) -> None
     assert (shown["position"] is None) == (end != "queued")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", shown["created_at"])
     for link in shown["links"].values():
-        assert link.startswith("/v1/jobs/")
+        assert link.startswith(("/v1/jobs/", "/v1/events?job="))
 
 
-@pytest.mark.parametrize("path", ["/v1/jobs/{}", "/v1/jobs/{}/result", "POST /v1/jobs/{}/cancel"])
+@pytest.mark.parametrize(
+    "path", ["/v1/jobs/{}", "/v1/jobs/{}/result", "POST /v1/jobs/{}/cancel", "POST /v1/jobs/{}/retry", "DELETE /v1/jobs/{}"]
+)
 def test_what_is_no_uuid_is_a_bad_id_and_what_is_not_ours_is_not_there(house: House, path: str) -> None:
     job = house.restored()
     of_another(house, job.id)
-    call = house.post if path.startswith("POST ") else house.get
-    path = path.removeprefix("POST ")
+    method, _, path = path.rpartition(" ")
+    call = {"POST": house.post, "DELETE": house.delete, "": house.get}[method]
     for bad in ("x", "1", "%00", "..%2f..", "'%20or%201=1", "é", "0" * 4000):
         assert code(call(path.format(bad))) in ("bad_id", "route_not_found")
     assert code(call(path.format("not-a-uuid"))) == "bad_id"
@@ -138,7 +140,7 @@ def test_cancel_is_final_and_a_second_one_says_so(house: House) -> None:
     job = house.restored()
     running = house.claim(job.id)
     answer = house.post(f"/v1/jobs/{job.id}/cancel")
-    assert (answer.status_code, answer.json["state"], list(answer.json["links"])) == (200, "canceled", ["self"])
+    assert (answer.status_code, answer.json["state"], sorted(answer.json["links"])) == (200, "canceled", ["delete", "retry", "self"])
     assert house.jobs.keep({(job.id, running.token): (0, 1)}, [], renew=True) == frozenset()
     assert code(house.post(f"/v1/jobs/{job.id}/cancel")) == "already_final"
     assert house.get(f"/v1/jobs/{job.id}").json["state"] == "canceled"
@@ -147,10 +149,11 @@ def test_cancel_is_final_and_a_second_one_says_so(house: House) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", "/v1/jobs"), ("GET", "/v1/jobs/{}"), ("GET", "/v1/jobs/{}/result"), ("POST", "/v1/jobs/{}/cancel"), ("GET", "/v1/models"),
+     ("POST", "/v1/jobs/{}/retry"), ("DELETE", "/v1/jobs/{}"),
      ("GET", "/v1/models/denoise"), ("GET", "/healthz"), ("GET", "/readyz"), ("POST", "/v1/restorations")],
 )  # fmt: skip
 def test_a_query_that_means_nothing_is_refused_by_name(full_house: House, method: str, path: str) -> None:
-    call = full_house.get if method == "GET" else full_house.post
+    call = {"GET": full_house.get, "POST": full_house.post, "DELETE": full_house.delete}[method]
     answer = call(path.format(NOBODY) + "?sharpness=3")
     assert code(answer) == "unknown_field"
     assert answer.json["errors"][0]["field"] == "sharpness"
@@ -185,6 +188,14 @@ def test_walking_the_cursors_gives_each_job_once(full_house: House, limit: int) 
         assert page["items"]
         walked += [job["id"] for job in page["items"]]
     assert walked == every
+
+
+def test_the_list_gives_each_job_the_position_that_it_has_by_itself(house: House) -> None:
+    jobs = [house.restored(lane=lane) for lane in ("bulk", "interactive", "bulk", "interactive", "interactive")]
+    house.jobs.cancel("local", jobs[1].id)
+    listed = {job["id"]: job["position"] for job in house.get("/v1/jobs").json["items"]}
+    assert listed == {job.id: house.get(f"/v1/jobs/{job.id}").json["position"] for job in jobs}
+    assert [listed[job.id] for job in jobs] == [0, None, 1, 0, 1]
 
 
 def test_the_list_holds_nobody_else_s_jobs(house: House) -> None:

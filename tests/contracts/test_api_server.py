@@ -1,5 +1,6 @@
 """The API behind real gunicorn: what only a real connection can do to it."""
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -20,6 +21,7 @@ import pytest
 from sqlalchemy import Engine, func
 from sqlalchemy import select as sql_select
 
+from api.stream import STREAMS
 from shared.database.engine import READ_ONLY, open_database
 from shared.database.tables import jobs, reservations
 from tests.contracts.api_fixtures import SOON, migrated, png
@@ -269,6 +271,34 @@ def test_the_same_request_sent_fifty_times_at_once_is_one_job(server: Server) ->
     assert len({job_id for job_id, _ in answered}) == 1
     assert [replayed for _, replayed in answered].count(False) == 1
     assert server.rows() == tuple(count + 1 for count in before)
+
+
+def test_streams_leave_room_for_others_and_give_theirs_back_when_their_client_is_gone(server: Server) -> None:
+    with ExitStack() as streams:
+        connections = [streams.enter_context(contextlib.closing(server.connect())) for _ in range(STREAMS + 1)]
+
+        def asked(connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+            connection.request("GET", "/v1/events")
+            return connection.getresponse()
+
+        open_ = [asked(connection) for connection in connections[:STREAMS]]
+        assert {answer.status for answer in open_} == {200}
+        refused = asked(connections[STREAMS])
+        assert (refused.status, json.loads(refused.read())["code"]) == (503, "too_many_streams")
+        assert answers(server)
+        status, _, job = server.post(HEAD + png() + TAIL)
+        assert status == 202
+        for answer in open_:
+            while not (line := answer.readline()).startswith(b"data: ") or json.loads(line[6:])["id"] != job["id"]:
+                assert line
+        open_.pop().close()
+        connections[STREAMS - 1].close()
+
+        def room() -> bool:
+            connections[STREAMS].close()
+            return asked(connections[STREAMS]).status == 200
+
+        eventually(room)
 
 
 def test_an_upload_that_trickles_ends_when_its_time_is_over(tmp_path: Path) -> None:

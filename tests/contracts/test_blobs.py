@@ -12,6 +12,7 @@ import pytest
 from shared.blobs.local import DRAFTS, LocalBlobs
 from shared.blobs.memory import MemoryBlobs
 from shared.blobs.store import Blobs
+from shared.jobs.job import blob_key
 
 MAKERS: dict[str, Callable[[Path], Blobs]] = {"local": lambda root: LocalBlobs(root / "blobs"), "memory": lambda root: MemoryBlobs()}
 
@@ -100,6 +101,15 @@ def test_several_blobs_lie_beside_each_other_under_one_id(blobs: Blobs) -> None:
     placed(blobs, "ff/id/upload", b"1")
     placed(blobs, "ff/id/result.1", b"2")
     assert (content(blobs, "ff/id/upload"), content(blobs, "ff/id/result.1")) == (b"1", b"2")
+
+
+def test_the_blobs_of_one_id_are_told_from_those_of_others(blobs: Blobs) -> None:
+    ours, other, beside = (f"0199c0de-0000-7000-8000-{end}" for end in ("0000000000ff", "0100000000ff", "0000000000ff0"))
+    for owner in (ours, other, beside):
+        placed(blobs, blob_key(owner, "upload"), b"1")
+    placed(blobs, blob_key(ours, "result.1"), b"2")
+    assert sorted(blobs.owned(ours)) == [blob_key(ours, "result.1"), blob_key(ours, "upload")]
+    assert blobs.owned("0199c0de-0000-7000-8000-0000000000fe") == []
 
 
 def test_a_blob_that_is_not_there_cannot_be_opened_or_synced(blobs: Blobs) -> None:

@@ -324,6 +324,21 @@ def test_a_cancel_is_final_and_raises_the_token(jobs: Jobs, new_job: MakesJobs) 
     assert now(jobs, job) == canceled
 
 
+def test_a_job_is_deleted_by_its_owner_once_it_has_ended_and_leaves_no_figures(jobs: Jobs, engine: Engine, new_job: MakesJobs) -> None:
+    job = jobs.accept(new_job())
+    assert not jobs.delete("local", job.id)
+    running = claimed(jobs)
+    assert not jobs.delete("local", job.id)
+    figures = {"psnr": 1.0, "ssim": 1.0, "mse": 1.0, "rmse": 1.0, "mae": 1.0}
+    assert jobs.succeed([success(running, metrics={"protocol": "p", "output": figures, "input": figures})])
+    assert not jobs.delete("another", job.id)
+    assert jobs.delete("local", job.id)
+    assert jobs.get(job.id) is None
+    with engine.connect() as connection:
+        assert connection.execute(select(job_metrics)).all() == []
+    assert not jobs.delete("local", job.id)
+
+
 def test_another_owner_can_neither_see_nor_cancel_a_job(jobs: Jobs, new_job: MakesJobs) -> None:
     job = jobs.accept(new_job())
     assert jobs.cancel("another", job.id) is None

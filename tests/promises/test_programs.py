@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,6 +112,33 @@ def test_the_worker_is_shown_with_what_it_runs_networks_with_and_brings_nothing_
     assert here[0]["lanes"] == ["interactive", "bulk"]
     mapped = " ".join(mapping.path for mapping in running.worker().memory_maps())
     assert ("-packages/openvino/" in mapped, "-packages/tensorflow/" in mapped) == (EXECUTOR == "openvino", EXECUTOR == "tensorflow")
+
+
+def test_a_stream_tells_of_a_picture_until_its_end_and_can_be_resumed(running: Home, noisy_cat: Path) -> None:
+    def told(**headers: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        with running.http.stream("GET", "/v1/events", headers={"Accept": "text/event-stream", **headers}) as answer:
+            assert answer.status_code == 200
+            last_id = ""
+            for line in answer.iter_lines():
+                name, _, value = line.partition(": ")
+                last_id = value if name == "id" else last_id
+                if name == "data":
+                    yield last_id, json.loads(value)
+
+    running.send(noisy_cat)  # whose state the stream begins with
+    job_id, last_id, state = "", "", ""
+    versions = [0]
+    for event_id, job in told():
+        last_id = event_id
+        job_id = job_id or running.send(noisy_cat).json()["id"]
+        if job["id"] == job_id:
+            assert job["version"] > versions[-1]
+            versions.append(job["version"])
+            state = job["state"]
+        if state == "succeeded":
+            break
+    again = next(job for _, job in told(**{"Last-Event-ID": last_id}) if job["id"] == job_id)
+    assert again == running.job(job_id)
 
 
 def test_messages_that_are_no_bells_of_ours_are_dropped_and_the_worker_lives(running: Home, noisy_cat: Path) -> None:

@@ -13,7 +13,7 @@ from shared import children
 from shared.blobs.local import LocalBlobs
 from shared.database.engine import now_ms
 from shared.database.tables import jobs as jobs_table
-from shared.jobs.job import State
+from shared.jobs.job import State, blob_key, preview_part
 from tests.promises import dying, wiring
 from worker.upkeep.reaper import Reaper
 from worker.upkeep.sweeper import sweep
@@ -64,7 +64,8 @@ def test_a_worker_that_dies_anywhere_costs_an_attempt_and_never_the_job(tmp_path
         assert hashlib.sha256(file.read()).hexdigest() == ended.result["sha256"]
 
     sweep(ports.jobs, ports.artifacts.models, ports.blobs, grace_seconds=-1)
-    assert stored_keys(ports) == {job.input["key"], ended.result_key}
+    previews = {blob_key(job.id, preview_part(of, ended.token)) for of in ("input", "result")}
+    assert stored_keys(ports) == {job.input["key"], ended.result_key, *previews}
     assert not list((ports.settings.blobs / ".drafts").iterdir())
 
 

@@ -41,6 +41,8 @@ class FakeApi(ThreadingHTTPServer):
         self.posts: list[tuple[str, dict[str, str]]] = []  # Idempotency-Key and fields of every POST of a picture
         self.answers: list[tuple[int, str, dict[str, str]] | None] = []  # for the next POSTs: a problem, or a dropped connection
         self.models: list[dict[str, Any]] = []
+        self.events: list[list[dict[str, Any]]] = []  # of each stream, one after the other
+        self.streams: list[str] = []  # the Last-Event-ID of each
         self.names_wrong_hash = False
         self.changed = threading.Condition()
 
@@ -69,8 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(length)
         if len(body) < length:
             return  # an upload that the client gave up
-        if self.path.endswith("/cancel"):
-            self._cancel(self.path.split("/")[3])
+        if self.path.endswith(("/cancel", "/retry")):
+            self._act(*self.path.split("/")[3:])
             return
         fields, name, picture = _form(self.headers["Content-Type"], body)
         key = self.headers["Idempotency-Key"]
@@ -87,6 +89,17 @@ class _Handler(BaseHTTPRequestHandler):
             known = self.server.by_key.get(key)
             self._json(202, self.server.jobs[known] if known else self.server.accept(name, picture, fields))
 
+    def do_DELETE(self) -> None:
+        job_id = self.path.split("/")[3]
+        if job_id not in self.server.jobs:
+            self._missing()
+        elif self.server.jobs[job_id]["state"] in ("queued", "running"):
+            self._problem(409, {"code": "not_final", "title": "The job has not ended", "detail": "Cancel it first."})
+        else:
+            del self.server.jobs[job_id]
+            self.send_response(204)
+            self.end_headers()
+
     def do_GET(self) -> None:
         url = urllib.parse.urlsplit(self.path)
         query = urllib.parse.parse_qs(url.query)
@@ -95,8 +108,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, {"items": self.server.models, "next": None})
         elif url.path == "/v1/jobs":
             self._list(query)
+        elif url.path == "/v1/events":
+            self._events(query.get("job", [None])[0])
         elif parts[2] not in self.server.jobs:
-            self._problem(404, {"code": "job_not_found", "title": "There is no such job", "detail": "Check the id."})
+            self._missing()
         elif parts[-1] == "result":
             self._bytes(200, "image/jpeg", self.server.results[parts[2]])
         else:
@@ -112,11 +127,34 @@ class _Handler(BaseHTTPRequestHandler):
         end = start + min(2, int(query["limit"][0]))
         self._json(200, {"items": jobs[start:end], "next": str(end) if end < len(jobs) else None})
 
-    def _cancel(self, job_id: str) -> None:
-        with self.server.changed:
-            self.server.jobs[job_id]["state"] = "canceled"
-            self.server.changed.notify_all()
-        self._json(200, self.server.jobs[job_id])
+    def _events(self, job_id: str | None) -> None:
+        """The next of the planned streams; it breaks off at its end."""
+        self.server.streams.append(self.headers.get("Last-Event-ID", ""))
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for number, job in enumerate(self.server.events.pop(0) if self.server.events else []):
+            if job_id in (None, job["id"]):
+                self.wfile.write(f": still here\n\nid: {number}\nevent: job\ndata: {json.dumps(job)}\n\n".encode())
+        self.close_connection = True
+
+    def _missing(self) -> None:
+        self._problem(404, {"code": "job_not_found", "title": "There is no such job", "detail": "Check the id."})
+
+    def _act(self, job_id: str, what: str) -> None:
+        if job_id not in self.server.jobs:
+            self._missing()
+            return
+        job = self.server.jobs[job_id]
+        if what == "retry":
+            job = job | {"id": str(uuid.uuid4()), "state": "queued", "retry_of": job_id}
+            self.server.jobs[job["id"]] = job
+        else:
+            with self.server.changed:
+                job["state"] = "canceled"
+                self.server.changed.notify_all()
+        self._json(200, job)
 
     def _problem(self, status: int, problem: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         self._bytes(status, "application/problem+json", json.dumps(problem | {"status": status}).encode(), headers)
@@ -405,20 +443,102 @@ def test_a_list_of_jobs_is_aligned_and_shows_how_far_each_is() -> None:
     from datetime import UTC, datetime
 
     jobs = [_job("a.jpg", "jpeg") | {"id": "1"}, _job("scan\x1b7.jpg", "jpeg") | {"id": "2", "state": "running", "model": None}]
-    jobs[1] |= {"result": None, "progress": {"done": 3, "total": 12, "unit": "tiles"}}
+    jobs[1] |= {"result": None, "progress": {"done": 3, "total": 12, "unit": "tiles"}, "eta_s": 9.0}
     assert job_table(jobs, datetime(2026, 1, 2, 3, 9, 5, tzinfo=UTC)) == [
-        "ID  STATE      NAME        MODEL      PROGRESS      AGE",
-        "1   succeeded  a.jpg       denoise@1  1.9 s       5 min",
-        "2   running    scan?7.jpg  -          3/12 tiles  5 min",
+        "ID  STATE      NAME        MODEL      PROGRESS      ETA    AGE",
+        "1   succeeded  a.jpg       denoise@1  1.9 s           -  5 min",
+        "2   running    scan?7.jpg  -          3/12 tiles  9.0 s  5 min",
     ]
 
 
 def test_one_job_can_be_shown_and_canceled(api: FakeApi) -> None:
     job_id = api.accept("a.jpg", b"endless", {"format": "keep"})["id"]
     assert "progress  3/12 tiles" in lacuna(api, "jobs", job_id).stdout
-    assert "state     canceled" in lacuna(api, "jobs", job_id, "--cancel").stdout
+    assert lacuna(api, "jobs", "cancel", job_id).stdout == f"{job_id}  canceled\n"
+    assert "state     canceled" in lacuna(api, "jobs", "show", job_id).stdout
     missing = lacuna(api, "jobs", "nothing")
     assert (missing.exit_code, missing.stderr) == (1, "There is no such job. Check the id.\n")
+
+
+def test_jobs_are_done_again_and_deleted_and_one_that_fails_does_not_stop_the_others(api: FakeApi) -> None:
+    done, running = (api.accept(f"{word}.jpg", word.encode(), {"format": "keep"})["id"] for word in ("x", "endless"))
+    again = lacuna(api, "jobs", "retry", done)
+    new = next(job for job in api.jobs.values() if job.get("retry_of") == done)
+    assert again.stdout == f"{done}  again as {new['id']}\n"
+    deleted = lacuna(api, "jobs", "delete", running, done, "nothing")
+    assert (deleted.exit_code, deleted.stdout) == (1, f"{done}  deleted\n")
+    assert deleted.stderr.splitlines() == [
+        f"{running}: The job has not ended. Cancel it first.",
+        "nothing: There is no such job. Check the id.",
+    ]
+    assert set(api.jobs) == {running, new["id"]}
+    told = [json.loads(line) for line in lacuna(api, "--json", "jobs", "delete", new["id"], "nothing").stdout.splitlines()]
+    assert [line.get("error", {}).get("code") for line in told] == ["not_final", "job_not_found"]
+    assert lacuna(api, "jobs", "delete").exit_code == 2
+
+
+def test_several_jobs_are_shown_one_below_the_other(api: FakeApi) -> None:
+    ids = [api.accept(f"{n}.jpg", b"x", {"format": "keep"})["id"] for n in range(2)]
+    first, second = lacuna(api, "jobs", *ids).stdout.split("\n\n")
+    assert (first.split()[1], second.split()[1]) == tuple(ids)
+
+
+def test_jobs_are_filtered_by_what_the_server_filters_by(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    answered = _Handler.do_GET
+
+    def noted(handler: _Handler) -> None:
+        asked.append(handler.path)
+        answered(handler)
+
+    monkeypatch.setattr(_Handler, "do_GET", noted)
+    given = ["--state", "failed", "--kind", "publish", "--task", "denoise", "--model", "a@1", "--lane", "bulk", "--label", "b"]
+    assert lacuna(api, "jobs", *given, "--limit", "1").exit_code == 0
+    assert urllib.parse.parse_qs(urllib.parse.urlsplit(asked[0]).query) == {
+        "state": ["failed"], "kind": ["publish"], "task": ["denoise"], "model": ["a@1"], "lane": ["bulk"], "label": ["b"], "limit": ["1"]
+    }  # fmt: skip
+
+
+def test_a_job_is_watched_in_a_pipe_line_by_line_until_it_has_ended_also_over_a_broken_stream(api: FakeApi) -> None:
+    job = _job("scan\x1b7.jpg", "jpeg")
+    running = job | {"state": "running", "version": 2, "result": None, "progress": {"done": 3, "total": 12, "unit": "tiles"}}
+    api.events = [[job | {"state": "queued", "version": 1, "result": None}, running], [running, job]]
+    watched = lacuna(api, "jobs", "watch", job["id"])
+    assert watched.exit_code == 0
+    assert watched.stdout.splitlines() == [
+        f"{job['id']}  queued     scan?7.jpg",
+        f"{job['id']}  running    scan?7.jpg  3/12 tiles",
+        f"{job['id']}  succeeded  scan?7.jpg  1.9 s",
+    ]
+    assert api.streams == ["", "1"]
+    api.events = [[job | {"state": "failed", "result": None, "error": {**TRUNCATED, "retryable": False}}]]
+    failed = lacuna(api, "--json", "jobs", "watch", job["id"])
+    assert (failed.exit_code, json.loads(failed.stdout.splitlines()[0])["state"]) == (1, "failed")
+    assert failed.stderr == "The picture is cut off. Copy the file again.\n"
+
+
+def test_only_jobs_that_match_are_watched(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, other = _job("a.jpg", "jpeg") | {"label": "ours"}, _job("b.jpg", "jpeg")
+    api.events = [[other, ours]]
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Lacuna, "_pause", stop)
+    monkeypatch.setattr(Lacuna, "_open_events", once(Lacuna._open_events, stop))
+    watched = lacuna(api, "jobs", "watch", "--label", "ours")
+    assert watched.exit_code == 130
+    assert watched.stdout == f"{ours['id']}  succeeded  a.jpg  1.9 s\n"
+
+
+def once(first: Any, then: Any) -> Any:
+    """A function that is `first` at its first call and `then` at the others."""
+    functions = [first]
+
+    def call(*given: Any) -> Any:
+        return functions.pop()(*given) if functions else then(*given)
+
+    return call
 
 
 def test_models_are_listed_with_the_psnr_they_were_measured_at(api: FakeApi) -> None:
@@ -455,6 +575,25 @@ def test_a_terminal_keeps_a_line_for_each_finished_file(capsys: pytest.CaptureFi
         screen.finished(Outcome(Path("[a].jpg"), output=Path("[a].restored.jpg")))
         screen.finished(Outcome(Path("b.jpg"), error=ClientError("x", "It is empty", "Send another.")))
     assert "[a].jpg -> [a].restored.jpg\nb.jpg: It is empty. Send another.\n" in capsys.readouterr().out
+
+
+def test_a_terminal_shows_how_far_all_files_are_below_them(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
+    screen = Bars(files=3)
+    monkeypatch.setattr("time.monotonic", lambda: 104.0)
+    with screen.showing():
+        screen.changed(Path("a.jpg"), None)
+        screen.changed(Path("b.jpg"), _job("b", "jpeg") | {"state": "running", "eta_s": 60.0})
+        screen.finished(Outcome(Path("a.jpg"), output=Path("a.restored.jpg")))
+        console = Console(file=StringIO(), width=100)
+        console.print(screen._progress.get_renderable())
+        shown = console.file.getvalue().splitlines()  # type: ignore[attr-defined]  # a StringIO
+    assert [line.split()[0] for line in shown] == ["b.jpg", "all"]
+    assert shown[1].rstrip().endswith("1 of 3 files, about 60 s")
 
 
 def test_names_that_are_not_utf_8_survive_json(capsys: pytest.CaptureFixture[str]) -> None:

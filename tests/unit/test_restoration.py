@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from shared.errors import Transient, outcome_of
-from shared.jobs.job import Job, Lane, State
+from shared.jobs.job import Job, Lane, State, blob_key, preview_part
+from shared.models.store import Models
 from tests.promises import wiring
 from worker import patience
 from worker.committer import Committer
 from worker.keeper import Held
 from worker.restoration import restore
+from worker.upkeep.sweeper import sweep
 from worker.wiring import Ports
 
 
@@ -81,6 +84,22 @@ def test_after_a_cancel_no_tile_begins_and_nothing_is_stored(tmp_path: Path) -> 
     committer.stop()
     assert (network.runs, network.held.done, network.held.total) == (1, 1, 6)
     assert [blob.key for blob in ports.blobs.stored()] == [job.input["key"]]
+
+
+def test_small_pictures_of_both_are_stored_with_the_result_and_kept_as_long(tmp_path: Path) -> None:
+    ports = wiring.ports(tmp_path)
+    submitted = wiring.submit(ports, np.full((3300, 40, 3), 90, np.uint8))
+    wiring.work(ports)
+    job = ports.jobs.get(submitted.id)
+    assert job is not None
+    for of in ("input", "result"):
+        with ports.blobs.open(blob_key(job.id, preview_part(of, job.token))) as file, Image.open(file, formats=["WEBP"]) as image:
+            assert image.size == (19, 1600)
+            assert np.abs(np.asarray(image, dtype=int) - 90).max() <= 2
+    kept = sorted(blob.key for blob in ports.blobs.stored())
+    assert len(kept) == 4
+    sweep(ports.jobs, Models(ports.jobs._engine), ports.blobs, grace_seconds=-1)
+    assert sorted(blob.key for blob in ports.blobs.stored()) == kept
 
 
 def test_the_best_speed_sees_a_picture_eight_times_costs_as_much_and_stops_between_two(tmp_path: Path) -> None:

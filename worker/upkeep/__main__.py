@@ -13,6 +13,8 @@ from shared.blobs.store import Blobs
 from shared.database.engine import open_database
 from shared.jobs.store import Jobs
 from shared.models.store import Models
+from shared.settings import Settings
+from worker.upkeep.expirer import expire
 from worker.upkeep.reaper import Reaper
 from worker.upkeep.ringer import ring_again
 from worker.upkeep.sweeper import sweep
@@ -36,7 +38,7 @@ def main() -> None:
     blobs = LocalBlobs(chosen.blobs)
     ringer = BackgroundRinger(lambda: CeleryRinger(celery_app(chosen.redis)))
     reaper = Reaper(jobs, chosen.lease_seconds, chosen.tick_seconds)
-    threading.Thread(target=_sweep, args=[jobs, Models(engine), blobs, chosen.sweep_seconds, stopping], name="sweeper", daemon=True).start()
+    threading.Thread(target=_sweep, args=[jobs, Models(engine), blobs, chosen, stopping], name="sweeper", daemon=True).start()
     while not stopping.is_set():
         try:
             reaper.reap()
@@ -47,14 +49,15 @@ def main() -> None:
         stopping.wait(chosen.tick_seconds)
 
 
-def _sweep(jobs: Jobs, models: Models, blobs: Blobs, grace_seconds: float, stopping: threading.Event) -> None:
+def _sweep(jobs: Jobs, models: Models, blobs: Blobs, chosen: Settings, stopping: threading.Event) -> None:
     """In a thread of its own: with a hundred thousand blobs a sweep takes longer than the reaper may be late."""
     while not stopping.is_set():
         try:
-            sweep(jobs, models, blobs, grace_seconds)
+            sweep(jobs, models, blobs, chosen.sweep_seconds)
+            expire(jobs, chosen.keep_days)  # after sweeping: the files of what expires now go in a later pass
         except (SQLAlchemyError, OSError) as error:  # the database or the disk is away: the next sweep tries again
             events.emit("upkeep.failed", reason=f"{type(error).__name__}: {error}"[:300])
-        stopping.wait(min(grace_seconds / 4, LONGEST_PAUSE_SECONDS))
+        stopping.wait(min(chosen.sweep_seconds / 4, LONGEST_PAUSE_SECONDS))
 
 
 if __name__ == "__main__":

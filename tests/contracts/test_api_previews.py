@@ -1,0 +1,123 @@
+"""Previews: of what a job was sent and made, and of a file before there is a job."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from api import previews
+from shared.jobs.job import Job, blob_key, preview_part
+from tests.contracts.api_fixtures import Answer, House, code, gif, jpeg, open_house, png
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with open_house(tmp_path / "home") as opened:
+        yield opened
+
+
+def with_previews(house: House) -> Job:
+    job = house.succeed(house.restored().id)
+    for of in ("input", "result"):
+        draft = house.ports.blobs.draft()
+        draft.write(of.encode())
+        draft.place(blob_key(job.id, preview_part(of, job.token)))
+    return job
+
+
+def send(house: House, picture: bytes, name: str = "image", **fields: str) -> Answer:
+    return house.post("/v1/previews", data={name: (io.BytesIO(picture), "a"), **fields}, content_type="multipart/form-data")
+
+
+def test_a_preview_is_shown_as_safely_as_a_result(house: House) -> None:
+    job = with_previews(house)
+    link = house.get(f"/v1/jobs/{job.id}").json["links"]["preview"]
+    answer, of_input = house.get(link), house.get(f"{link}?of=input")
+    assert (answer.data, of_input.data) == (b"result", b"input")
+    assert (answer.content_type, answer.content_length) == ("image/webp", 6)
+    assert answer.headers["Content-Disposition"] == "attachment; filename=result.webp"
+    result = house.get(f"/v1/jobs/{job.id}/result")
+    for name in ("Content-Security-Policy", "Cross-Origin-Resource-Policy", "X-Content-Type-Options", "Cache-Control"):
+        assert answer.headers[name] == result.headers[name]
+    assert answer.headers["ETag"] != of_input.headers["ETag"]
+    again = house.get(link, headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+
+
+def test_what_has_no_preview_says_why(house: House) -> None:
+    waiting = house.restored()
+    answer = house.get(f"/v1/jobs/{waiting.id}/preview?of=input")
+    assert (code(answer), answer.status_code, answer.headers["Retry-After"]) == ("not_ready", 409, "1")
+    house.jobs.cancel("local", waiting.id)
+    assert code(house.get(f"/v1/jobs/{waiting.id}/preview")) == "canceled"
+    failed = house.fail(house.restored().id)
+    answer = house.get(f"/v1/jobs/{failed.id}/preview")
+    assert (code(answer), answer.status_code) == ("image_corrupt", 409)
+    done = with_previews(house)
+    answer = house.get(f"/v1/jobs/{done.id}/preview?of=mask")
+    assert (code(answer), answer.status_code) == ("preview_not_found", 404)
+    assert code(house.get(f"/v1/jobs/{done.id}/preview?of=me")) == "invalid_field"
+    house.jobs.expire(-1)
+    assert code(house.get(f"/v1/jobs/{done.id}/preview")) == "result_expired"
+    assert "preview" not in house.get(f"/v1/jobs/{done.id}").json["links"]
+
+
+@pytest.mark.parametrize("picture", [jpeg(), png(2000, 30)])
+def test_a_file_is_shown_before_there_is_a_job_and_nothing_is_stored(house: House, picture: bytes) -> None:
+    answer = send(house, picture)
+    assert (answer.status_code, answer.content_type) == (200, "image/webp")
+    with Image.open(io.BytesIO(answer.data), formats=["WEBP"]) as shown, Image.open(io.BytesIO(picture)) as sent:
+        assert shown.size == ((1600, 24) if sent.size == (2000, 30) else sent.size)
+    assert answer.headers["Content-Security-Policy"].startswith("sandbox")
+    assert house.left_behind() == {}
+
+
+def test_a_file_that_cannot_be_read_is_refused_as_a_job_would_be(house: House) -> None:
+    whole = png(50, 50)
+    middle = whole.index(b"IDAT") + 8
+    damaged = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]  # only decoding shows it
+    for sent, expected in (
+        (b"", "image_empty"),
+        (gif(), "unsupported_format"),
+        (whole[:-20], "image_truncated"),
+        (damaged, "image_corrupt"),
+    ):
+        assert code(send(house, sent)) == expected
+        assert house.left_behind() == {}
+    assert code(send(house, whole, sharpness="1")) == "unknown_field"
+    assert code(send(house, whole, name="picture")) == "unknown_field"
+    assert code(house.post("/v1/previews")) == "malformed_multipart"
+
+
+def test_a_file_that_takes_too_much_memory_or_time_costs_only_its_child(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(previews, "BASE_BYTES", 1 << 20)
+        patched.setattr(previews, "PIXEL_BYTES", 0)
+        answer = send(house, png(9_000, 9_000))
+        assert (code(answer), "memory" in answer.json["detail"]) == ("too_many_pixels", True)
+    with monkeypatch.context() as patched:
+        patched.setattr(previews, "SECONDS", 0)
+        answer = send(house, png(9_000, 9_000))
+        assert (code(answer), "long" in answer.json["detail"]) == ("too_many_pixels", True)
+    assert house.left_behind() == {}
+    assert send(house, jpeg()).status_code == 200
+
+
+def test_a_child_that_breaks_is_our_fault_and_says_nothing_of_how(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.children.python", lambda *_: ["false"])
+    answer = send(house, jpeg())
+    assert (code(answer), answer.status_code) == ("internal", 500)
+
+
+def test_only_so_many_previews_are_made_at_once(house: House) -> None:
+    for _ in range(previews.AT_ONCE):
+        assert previews._room.acquire(blocking=False)
+    try:
+        answer = send(house, jpeg())
+        assert (code(answer), answer.status_code, answer.headers["Retry-After"]) == ("too_many_uploads", 503, "2")
+    finally:
+        for _ in range(previews.AT_ONCE):
+            previews._room.release()
+    assert send(house, jpeg()).status_code == 200
