@@ -1,12 +1,16 @@
 """One attempt at one restoration, in one function: read it from top to bottom."""
 
+import io
 import time
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared import events
-from shared.imaging import codec, tiles
+from shared.errors import Refused
+from shared.imaging import codec, masks, metrics, tiles
+from shared.imaging.codec import Source
 from shared.jobs.job import Success, blob_key, result_part
 from trainer.execution import ensemble
 from worker.committer import Committer
@@ -23,28 +27,38 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
     began = time.monotonic()
     held.begin()
     try:
-        with ports.blobs.open(job.input["key"]) as file:
-            source = codec.decode(file, job.input["bytes"], ports.settings.max_pixels)
+        source = _decode(job.input, ports)
+        height, width = source.colour.shape[:2]
+        holes = masks.holes(_decode_part(job.input, "mask", ports), height, width) if "mask" in job.input else None
+        reference = _decode_part(job.input, "reference", ports).colour if "reference" in job.input else None
+        if reference is not None:
+            metrics.require_size(reference, height, width)
 
         held.begin(LOADING_SECONDS)  # it may have to be exported first
         network = ports.networks.get(job.model_name, job.model_version, held.check)
         held.begin()
 
-        def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        def run(*inputs: NDArray[np.float32]) -> NDArray[np.float32]:
             with ports.networks.device:
                 held.check()  # it may have been canceled while others had the device
-                return network.run(batch)
+                return network.run(*inputs)
 
         passes = ensemble.averaged(run, network.multiple) if job.params.get("speed") == "best" else run
-        height, width = source.colour.shape[:2]
-        plan = ports.networks.plan(network, height, width)
+        plan = ports.networks.plan(network, height, width, holes)
         restored = source.colour.copy()
         held.progress(0, len(plan))
-        for done, (tile, pixels) in enumerate(tiles.apply(passes, source.colour, plan), 1):
+        for done, (tile, pixels) in enumerate(tiles.apply(passes, source.colour, plan, holes), 1):
             restored[tile.top : tile.bottom, tile.left : tile.right] = pixels
             held.progress(done, len(plan))
 
-        encoded = codec.encode(restored, source, job.params["format"])
+        exact = holes is not None and source.header.format in codec.LOSSY  # else the known pixels would not come back as they were
+        encoded = codec.encode(restored, source, "png" if exact else job.params["format"])
+        if holes is not None or reference is not None:  # what counts is what the user will see of the file
+            produced = codec.decode(io.BytesIO(encoded.data), len(encoded.data), ports.settings.max_pixels)
+        if holes is not None:
+            masks.assert_known(source, produced, holes)
+        figures = metrics.judge(produced.colour, source.colour, reference) if reference is not None else None
+
         key = blob_key(job.id, result_part(job.token))
         draft = ports.blobs.draft()
         try:
@@ -59,8 +73,23 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
             "seconds": round(time.monotonic() - began, 3),
         }  # fmt: skip
         held.conclude()
-        committer.succeed(Success(job, result, key, source.notes + encoded.notes, units=len(plan)))  # False: no longer ours; not an error
+        committer.succeed(
+            Success(job, result, key, source.notes + encoded.notes, figures, len(plan))
+        )  # False: no longer ours; not an error
     except LeaseLost:
         events.emit("job.lost", job_id=job.id, token=job.token)
     except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
         end(held, ports, error)
+
+
+def _decode(part: dict[str, Any], ports: Ports) -> Source:
+    with ports.blobs.open(part["key"]) as file:
+        return codec.decode(file, part["bytes"], ports.settings.max_pixels)
+
+
+def _decode_part(given: dict[str, Any], name: str, ports: Ports) -> Source:
+    """The mask or the reference beside a picture; an error says which of them it is about."""
+    try:
+        return _decode(given[name], ports)
+    except Refused as error:
+        raise error.of(name) from error

@@ -24,6 +24,7 @@ from shared.imaging.header import Header
 Image.MAX_IMAGE_PIXELS = None  # our own limit is checked on the header, before Pillow sees the file
 
 TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
+LOSSY = frozenset({"JPEG"})  # formats that do not give back the pixels they were given
 LOWEST_QUALITY = 90
 ORIENTATION = 0x0112
 _TURNS = {  # TIFF 6.0, tag Orientation: what brings the stored rows upright

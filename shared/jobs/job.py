@@ -82,7 +82,7 @@ class NewJob:
     task: str
     model_name: str
     model_version: int
-    input: dict[str, Any]  # name, bytes, sha256, format, width, height, mode, bits
+    input: dict[str, Any]  # name, bytes, sha256, format, width, height, mode, bits, key; and the same of each of `PARTS`
     params: dict[str, Any]
     pixels: int
     max_attempts: int
@@ -154,6 +154,8 @@ class Job:
         return self.state in FINAL
 
 
+PARTS = ("mask", "reference")  # of an input, beside the picture; each a file like it
+
 FIELDS = tuple(field.name for field in dataclasses.fields(Job))
 
 
@@ -167,6 +169,11 @@ class Success:
     notes: list[str]
     metrics: dict[str, Any] | None = None
     units: int = 1  # of progress: all of them are done
+
+
+def input_keys(given: dict[str, Any]) -> set[str]:
+    """The blobs that a job's `input` names: the picture's, its mask's and its reference's."""
+    return {part["key"] for part in (given, *(given[name] for name in PARTS if name in given))}
 
 
 def blob_key(owner: str, part: str) -> str:

@@ -35,11 +35,12 @@ from shared.database.engine import READ_ONLY, now_ms
 from shared.database.tables import batches, flows, job_metrics, jobs, lanes, models, reservations
 from shared.errors import Outcome, Refused
 from shared.jobs import turns
-from shared.jobs.job import FIELDS, FINAL, MOVES, Job, Kind, Lane, Move, NewJob, State, Success
+from shared.jobs.job import FIELDS, FINAL, MOVES, Job, Kind, Lane, Move, NewJob, State, Success, input_keys
 
 RESERVED_MS = 60_000
 KEPT_MS = 24 * 3_600_000  # an Idempotency-Key is kept as long as its job, and at least a day
 POSITIONS = 1_000
+METRICS = ("of", "protocol", "psnr", "ssim", "mse", "rmse", "mae")
 REAPED_DUE_MS = 1_000
 WORKER_LOST = {
     "code": "worker_lost",
@@ -293,6 +294,13 @@ class Jobs:
             rows = connection.execute(select(jobs.c.id, jobs.c.version).where(jobs.c.id.in_(list(ids))))
             return {row.id: row.version for row in rows}
 
+    def metrics(self, job_id: str) -> list[dict[str, Any]]:
+        """The rows of figures of a job: what they are `of`, their protocol, and psnr, ssim, mse, rmse, mae; the output's first."""
+        named = [job_metrics.c[name] for name in METRICS]
+        with self._reading() as connection:
+            rows = connection.execute(select(*named).where(job_metrics.c.job_id == job_id).order_by(job_metrics.c.id))
+            return [dict(row._mapping) for row in rows]
+
     def unheard(self, older_than_seconds: float, limit: int = 100) -> list[tuple[str, str]]:
         """(id, lane) of due rows that nobody rang for since: upkeep rings for them again. Marks them as rung."""
         due = (
@@ -316,7 +324,7 @@ class Jobs:
         ).where(jobs.c.id.in_(list(ids)))
         with self._reading() as connection:
             return {
-                row.id: None if row.state == State.RUNNING or row.fresh else {key for key in (row.input["key"], row.result_key) if key}
+                row.id: None if row.state == State.RUNNING or row.fresh else input_keys(row.input) | ({row.result_key} - {None})
                 for row in connection.execute(statement)
             }
 
