@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 EXPORTED := $(patsubst %/weights.safetensors,%/openvino/export.json,$(wildcard trainer/pretrained/*/weights.safetensors))
 
-.PHONY: help demo up test lint bench serving lock
+.PHONY: help demo up test lint schema bench serving lock
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -38,6 +38,9 @@ lint: .venv/.ready ## style, types, import contracts
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+schema: .venv/.ready ## ask the API whatever its own description allows, and much else (minutes; EXAMPLES of each operation)
+	@EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest -q tests/contracts/test_api_schema.py
 
 bench: .venv/.ready $(EXPORTED) ## measure the engine on this machine (minutes; let it be alone)
 	@$(BIN)/python -m benchmarks.engine

@@ -50,7 +50,7 @@ def get_job(job_id: str) -> Response:
 
 
 @routes.add(
-    "GET", "/v1/jobs/<job_id>/result", {200: "application/octet-stream", 206: "application/octet-stream", 304: ""},
+    "GET", "/v1/jobs/<job_id>/result", {200: "image/*", 206: "image/*", 304: ""},
     headers={"Range": "a part of the file", "If-None-Match": "the ETag you have"},
     problems=(
         "bad_id", "job_not_found", "not_ready", "no_result", "result_expired", "canceled", "range_not_satisfiable", "unknown_field",

@@ -139,7 +139,7 @@ class House:
         claimed = {job.id: job for lane in Lane for job in self.jobs.claim("worker", [lane], 10**9, True)}
         return claimed[job_id]
 
-    def succeed(self, job_id: str, data: bytes = b"restored", kind: str = "image/png") -> Job:
+    def succeed(self, job_id: str, data: bytes = b"restored", kind: str = "image/png", metrics: dict[str, Any] | None = None) -> Job:
         job = self.claim(job_id)
         key = blob_key(job.id, result_part(job.token))
         draft = self.ports.blobs.draft()
@@ -149,7 +149,7 @@ class House:
             "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "type": kind, "width": 3, "height": 2, "bits": 8,
             "executor": "tensorflow", "precision": "float32", "seconds": 0.1,
         }  # fmt: skip
-        assert self.jobs.succeed([Success(job, result, key, [])])
+        assert self.jobs.succeed([Success(job, result, key, [], metrics)])
         return self.job(job.id)
 
     def fail(self, job_id: str, code: str = "image_corrupt") -> Job:
