@@ -42,8 +42,9 @@ lint: .venv/.ready ## style, types, import contracts
 schema: .venv/.ready ## ask the API whatever its own description allows, and much else (minutes; EXAMPLES of each operation)
 	@EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest -q tests/contracts/test_api_schema.py
 
-bench: .venv/.ready $(EXPORTED) ## measure the engine on this machine (minutes; let it be alone)
+bench: .venv/.ready $(EXPORTED) ## measure engine and service on this machine (minutes; let it be alone)
 	@$(BIN)/python -m benchmarks.engine
+	@$(BIN)/python -m benchmarks.service
 
 serving: .venv/serving/.ready ## an environment without TensorFlow, in .venv/serving: all that a worker needs that restores on a CPU
 
