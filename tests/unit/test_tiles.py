@@ -176,3 +176,19 @@ def test_pixels_that_a_network_leaves_as_they_are_come_back_bit_for_bit_in_every
     pixels = np.arange(np.iinfo(depth).max + 1, dtype=depth).reshape(-1, 16, 1)
     ((_, same),) = tiles.apply(lambda batch: batch, pixels, tiles.plan(*pixels.shape[:2], 0, 1))
     assert np.array_equal(same, pixels)
+
+
+@given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=20))
+@settings(max_examples=200)
+def test_the_rectangles_around_holes_cover_them_and_neither_overlap_nor_touch(marked: list[tuple[int, int]]) -> None:
+    cells = np.zeros((12, 12), bool)
+    for cell in marked:
+        cells[cell] = True
+    grown = np.zeros((14, 14), int)
+    covered = np.zeros((12, 12), int)
+    for top, bottom, left, right in tiles._rectangles(cells):
+        covered[top:bottom, left:right] += 1
+        assert not grown[top + 1 : bottom + 1, left + 1 : right + 1].any(), "two touch: a hole of one reaches into the other"
+        grown[top : bottom + 2, left : right + 2] += 1
+    assert covered.max() <= 1
+    assert (covered[cells] == 1).all()
