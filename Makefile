@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 EXPORTED := $(patsubst %/weights.safetensors,%/openvino/export.json,$(wildcard trainer/pretrained/*/weights.safetensors))
 
-.PHONY: help demo up test lint fuzz bench serving lock
+.PHONY: help demo up test lint fuzz schema bench serving lock
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -42,8 +42,12 @@ lint: .venv/.ready ## style, types, import contracts
 fuzz: .venv/.ready ## send 2 000 damaged files of every format through the service (two minutes)
 	@$(BIN)/python -m tests.fuzz 2000
 
-bench: .venv/.ready $(EXPORTED) ## measure the engine on this machine (minutes; let it be alone)
+schema: .venv/.ready ## ask the API whatever its own description allows, and much else (minutes; EXAMPLES of each operation)
+	@EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest -q tests/contracts/test_api_schema.py
+
+bench: .venv/.ready $(EXPORTED) ## measure engine and service on this machine (minutes; let it be alone)
 	@$(BIN)/python -m benchmarks.engine
+	@$(BIN)/python -m benchmarks.service
 
 serving: .venv/serving/.ready ## an environment without TensorFlow, in .venv/serving: all that a worker needs that restores on a CPU
 

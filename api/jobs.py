@@ -14,11 +14,11 @@ from werkzeug.exceptions import HTTPException
 from api import problems
 from api.owner import owner_id
 from api.routes import Routes
-from api.schemas import JobPage, JobQuery, JobsQuery, JobView, NoQuery, timestamp
+from api.schemas import JobPage, JobQuery, JobsQuery, JobView, MetricsPage, MetricsRowView, NoQuery, timestamp
 from api.wiring import Ports
 from shared import events
 from shared.errors import Refused
-from shared.jobs.job import Job, Kind, State
+from shared.jobs.job import PARTS, Job, Kind, State
 
 routes = Routes(Blueprint("jobs", __name__))
 
@@ -57,7 +57,7 @@ def get_job(job_id: str) -> Response:
 
 
 @routes.add(
-    "GET", "/v1/jobs/<job_id>/result", {200: "application/octet-stream", 206: "application/octet-stream", 304: ""},
+    "GET", "/v1/jobs/<job_id>/result", {200: "image/*", 206: "image/*", 304: ""},
     headers={"Range": "a part of the file", "If-None-Match": "the ETag you have"},
     problems=(
         "bad_id", "job_not_found", "not_ready", "no_result", "result_expired", "canceled", "range_not_satisfiable", "unknown_field",
@@ -74,6 +74,22 @@ def get_result(job_id: str) -> Response:
     if (refusal := withheld(job)) is not None:
         return refusal
     return _send(ports, job, job.result or {}, job.result_key or "")
+
+
+@routes.add(
+    "GET",
+    "/v1/jobs/<job_id>/metrics",
+    {200: MetricsPage},
+    problems=("bad_id", "job_not_found", "unknown_field", "database_busy"),
+)
+def get_metrics(job_id: str) -> Response:
+    """How close output and input are to the reference.
+
+    The list is empty without a reference, and until the job has succeeded.
+    """
+    ports: Ports = current_app.extensions["lacuna"]()
+    rows = [MetricsRowView(**row).model_dump(mode="json") for row in ports.jobs.metrics(find(ports, job_id).id)]
+    return _json({"items": rows, "next": None})
 
 
 @routes.add(
@@ -153,7 +169,7 @@ def _view(ports: Ports, job: Job, position: int | None) -> dict[str, Any]:
     shown = {name: getattr(job, name) for name in _SHOWN} | {
         "batch": job.batch_id,
         "owner": job.owner_id,
-        "input": {name: value for name, value in job.input.items() if name != "key"},
+        "input": _input(job),
         "progress": {"done": job.progress_done, "total": job.progress_total, "unit": job.progress_unit},
         "position": position,
         "eta_s": ports.estimates.seconds(job),
@@ -166,12 +182,21 @@ def _view(ports: Ports, job: Job, position: int | None) -> dict[str, Any]:
     return JobView.model_validate(shown).model_dump(mode="json")
 
 
+def _input(job: Job) -> dict[str, Any]:
+    """What was sent, without the keys of blobs."""
+    parts = {name: job.input[name] for name in PARTS if name in job.input}
+    without = {name: {key: value for key, value in part.items() if key != "key"} for name, part in parts.items()}
+    return {name: value for name, value in job.input.items() if name != "key"} | without
+
+
 def links(job: Job) -> dict[str, str]:
     """Where to go from a job: only what makes sense in its state."""
     found = {"self": url_for("jobs.get_job", job_id=job.id)}
     if job.state is State.SUCCEEDED and job.kind == Kind.RESTORE and job.expires_at is None:
         found["result"] = url_for("jobs.get_result", job_id=job.id)
         found["preview"] = url_for("previews.get_preview", job_id=job.id)
+    if job.metrics is not None:
+        found["metrics"] = url_for("jobs.get_metrics", job_id=job.id)
     if not job.final:
         found["events"] = url_for("stream.stream_events", job=job.id)
         found["cancel"] = url_for("jobs.cancel_job", job_id=job.id)

@@ -12,6 +12,11 @@ from api.routes import Operation
 from api.schemas import Problem
 from shared.errors import CODES
 
+_PATH = {  # what stands between the slashes of an address
+    "job_id": {"type": "string", "format": "uuid"},
+    "name": {"type": "string"},
+}
+
 
 def install(app: Flask, operations: list[Operation], version: str) -> None:
     """Serve /openapi.json and /docs."""
@@ -36,7 +41,11 @@ def describe(operations: list[Operation], version: str) -> dict[str, Any]:
         paths.setdefault(re.sub(r"<(\w+)>", r"{\1}", operation.rule), {})[operation.method.lower()] = _operation(operation)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Lacuna", "version": version, "description": "Removes noise from pictures, on your own machines."},
+        "info": {
+            "title": "Lacuna",
+            "version": version,
+            "description": "Removes noise from pictures and fills what is missing, on your own machines.",
+        },
         "paths": paths,
         "components": {"schemas": definitions.get("$defs", {})},
     }
@@ -46,7 +55,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary}
     if operation.description:
         described["description"] = operation.description
-    path = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in re.findall(r"<(\w+)>", operation.rule)]
+    path = [{"name": name, "in": "path", "required": True, "schema": _PATH[name]} for name in re.findall(r"<(\w+)>", operation.rule)]
     headers = [
         {"name": name, "in": "header", "required": False, "description": what, "schema": {"type": "string"}}
         for name, what in operation.headers.items()
@@ -55,7 +64,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["parameters"] = parameters
     if operation.form is not None:
         schema = operation.form.model_json_schema()
-        files = {name: {"type": "string", "format": "binary"} for name in operation.files}
+        files = {name: {"type": "string", "format": "binary"} for name in (*operation.files, *operation.optional_files)}
         body = {
             "type": "object",
             "required": list(operation.files),

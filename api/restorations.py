@@ -1,5 +1,7 @@
 """`POST /v1/restorations`: check; publish the blobs; insert the row; then the bell. In this order nothing can be lost."""
 
+from typing import Any
+
 from flask import Blueprint, Response, current_app, g
 from uuid_utils import uuid7
 
@@ -8,28 +10,35 @@ from api.owner import owner_id
 from api.problems import parse
 from api.routes import Routes
 from api.schemas import JobView, RestorationForm
-from api.uploads import Upload
+from api.uploads import Part, Upload
 from api.wiring import Ports
 from shared.errors import Refused
 from shared.imaging import header
-from shared.jobs.job import Job, Kind, Lane, NewJob, blob_key
+from shared.imaging.header import Header
+from shared.jobs.job import PARTS, Job, Kind, Lane, NewJob, blob_key, input_keys
 from shared.jobs.store import Reservation
 
 routes = Routes(Blueprint("restorations", __name__))
 
+FILES = ("image", *PARTS)
+BLOBS = {"image": "upload", "mask": "mask", "reference": "reference"}
+EXACT = ("keep", "png", "tiff")  # formats that hold every known pixel as it was
+
 
 @routes.add(
-    "POST", "/v1/restorations", {200: JobView, 202: JobView}, form=RestorationForm, files=("image",), headers=creating.HEADERS,
+    "POST", "/v1/restorations", {200: JobView, 202: JobView}, form=RestorationForm, files=("image",), optional_files=PARTS,
+    headers=creating.HEADERS,
     problems=(
         *creating.PROBLEMS, "unsupported_format", "image_empty", "image_truncated", "image_corrupt", "image_bomb", "too_many_pixels",
-        "multiple_frames", "unknown_task", "unknown_model",
+        "multiple_frames", "mask_missing", "mask_size", "reference_size", "unknown_task", "unknown_model", "model_task",
     ),
 )  # fmt: skip
 def create_restoration() -> Response:
     """Restore a picture.
 
-    JPEG, PNG, TIFF, WebP or BMP with 8 or 16 bits a channel, as `image`. The answer names the job; `links.result` is the
-    restored file once the job has succeeded.
+    JPEG, PNG, TIFF, WebP or BMP with 8 or 16 bits a channel, as `image`; with `task=inpaint` also a `mask`, which is not
+    black where the picture is to be filled. With a `reference`, the same picture undamaged, the job tells how close it
+    came. The answer names the job; `links.result` is the restored file once the job has succeeded.
     """
     ports: Ports = current_app.extensions["lacuna"]()
     return creating.create(ports, lambda upload, reservation, fingerprint: _accept(ports, upload, reservation, fingerprint))
@@ -38,19 +47,12 @@ def create_restoration() -> Response:
 def _accept(ports: Ports, upload: Upload, reservation: Reservation | None, fingerprint: str) -> Job:
     if "image" not in upload.parts:
         raise Refused("invalid_field", "The form has no file part named “image”.", fields={"image": "missing"})
-    fields = parse(RestorationForm, upload.fields | {name: part for name, part in upload.parts.items() if name != "image"})
-    image = upload.parts["image"]
-    with image.draft.reader() as file:
-        found = header.read(file, image.draft.size, ports.settings.max_pixels)
-    longest = header.LONGEST_SIDES.get(fields.format)
-    if longest is not None and max(found.width, found.height) > longest:
-        raise Refused(
-            "invalid_field",
-            f"Such a file has at most {longest} pixels a side; ask for PNG or TIFF.",
-            fields={"format": "cannot hold it"},
-        )
+    files = {name: part for name, part in upload.parts.items() if name in FILES}
+    fields = parse(RestorationForm, upload.fields | {name: part for name, part in upload.parts.items() if name not in FILES})
+    headers = _check(fields, files, ports.settings.max_pixels)
     model = ports.models.resolve(fields.task, fields.model)
     job_id = str(uuid7())
+    described = {name: _described(part, headers[name], blob_key(job_id, BLOBS[name])) for name, part in files.items()}
     new = NewJob(
         id=job_id,
         owner_id=owner_id(),
@@ -59,20 +61,67 @@ def _accept(ports: Ports, upload: Upload, reservation: Reservation | None, finge
         task=fields.task,
         model_name=model.name,
         model_version=model.version,
-        input={
-            "name": image.name or "picture", "bytes": image.draft.size, "sha256": image.draft.sha256(), "format": found.format,
-            "width": found.width, "height": found.height, "mode": found.mode, "bits": found.bits, "key": blob_key(job_id, "upload"),
-        },
+        input=described.pop("image") | described,
         params={"format": fields.format, "speed": fields.speed},
-        pixels=found.pixels,
+        pixels=headers["image"].pixels,
         max_attempts=ports.settings.max_attempts,
         request_id=g.request_id,
         label=fields.label,
-    )  # fmt: skip
-    image.draft.place(new.input["key"])
-    ports.blobs.sync([new.input["key"]])
+    )
+    keys = sorted(input_keys(new.input))
+    for name, part in files.items():
+        part.draft.place(blob_key(job_id, BLOBS[name]))
+    ports.blobs.sync(keys)
     try:
         return ports.jobs.accept(new, reservation, fingerprint)
     except Refused:  # for certain; after any other error the row may be there, and the sweeper decides
-        ports.blobs.delete(new.input["key"])
+        for key in keys:
+            ports.blobs.delete(key)
         raise
+
+
+def _check(fields: RestorationForm, files: dict[str, Part], max_pixels: int) -> dict[str, Header]:
+    """The headers of the files. Raises `Refused` for what they show; what only decoding shows, the worker finds."""
+    if fields.task == "inpaint" and "mask" not in files:
+        raise Refused("mask_missing", fields={"mask": "missing"})
+    if fields.task != "inpaint" and "mask" in files:
+        raise Refused("unknown_field", f"task={fields.task} uses no mask; task=inpaint does.", fields={"mask": f"not with {fields.task}"})
+    if fields.task == "inpaint" and fields.format not in EXACT:
+        raise Refused(
+            "invalid_field",
+            f"A {fields.format} need not hold known pixels as they were; leave `format` out, or ask for png or tiff.",
+            fields={"format": "not with inpaint"},
+        )
+    headers = {name: _header(name, part, max_pixels) for name, part in files.items()}
+    sides = sorted((headers["image"].width, headers["image"].height))
+    longest = header.LONGEST_SIDES.get(fields.format)
+    if longest is not None and sides[1] > longest:
+        raise Refused(
+            "invalid_field",
+            f"Such a file has at most {longest} pixels a side; ask for PNG or TIFF.",
+            fields={"format": "cannot hold it"},
+        )
+    for name in PARTS:
+        if name in headers and sorted((headers[name].width, headers[name].height)) != sides:  # EXIF may turn either of them
+            found = f"{headers[name].width} × {headers[name].height}"
+            wanted = f"{headers['image'].width} × {headers['image'].height}"
+            raise Refused(f"{name}_size", f"The {name} has {found} pixels, the picture {wanted}.", fields={name: "another size"})
+    return headers
+
+
+def _header(name: str, part: Part, max_pixels: int) -> Header:
+    try:
+        with part.draft.reader() as file:
+            return header.read(file, part.draft.size, max_pixels)
+    except Refused as error:
+        if name == "image":
+            raise
+        raise error.of(name) from error
+
+
+def _described(part: Part, found: Header, key: str) -> dict[str, Any]:
+    """What a job remembers of an uploaded file."""
+    return {
+        "name": part.name or "picture", "bytes": part.draft.size, "sha256": part.draft.sha256(), "format": found.format,
+        "width": found.width, "height": found.height, "mode": found.mode, "bits": found.bits, "key": key,
+    }  # fmt: skip

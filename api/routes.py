@@ -24,6 +24,7 @@ class Operation:
     query: type[Form]
     form: type[Form] | None  # multipart fields, beside `files`
     files: tuple[str, ...]
+    optional_files: tuple[str, ...]
     headers: dict[str, str]  # request headers that mean something, and what
     answers: dict[int, type[BaseModel] | str]  # a model, or a media type
     problems: tuple[str, ...]
@@ -45,6 +46,7 @@ class Routes:
         query: type[Form] = NoQuery,
         form: type[Form] | None = None,
         files: tuple[str, ...] = (),
+        optional_files: tuple[str, ...] = (),
         headers: dict[str, str] | None = None,
         problems: tuple[str, ...] = (),
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -62,8 +64,8 @@ class Routes:
             summary, _, description = (view.__doc__ or "").strip().partition("\n")
             self.operations.append(
                 Operation(
-                    method, rule, view.__name__, summary.rstrip("."), " ".join(description.split()), query, form, files, headers or {},
-                    answers, problems,
+                    method, rule, view.__name__, summary.rstrip("."), " ".join(description.split()), query, form, files, optional_files,
+                    headers or {}, answers, problems,
                 )
             )  # fmt: skip
             self.blueprint.add_url_rule(rule, view.__name__, checked, methods=[method])

@@ -45,8 +45,8 @@ class Problem(View):
     errors: list[FieldError] = []
 
 
-class InputView(View):
-    """The uploaded picture, as its header says; or the weights of a model."""
+class PartView(View):
+    """An uploaded mask or reference, as its header says."""
 
     name: str
     bytes: int
@@ -56,6 +56,13 @@ class InputView(View):
     height: int | None = None
     mode: str | None = None
     bits: int | None = None
+
+
+class InputView(PartView):
+    """The uploaded picture, as its header says, with its mask and reference if there are; or the weights of a model."""
+
+    mask: PartView | None = None
+    reference: PartView | None = None
 
 
 class ProgressView(View):
@@ -94,6 +101,38 @@ class PublishedView(View):
     seconds: float
 
 
+class QualityView(View):
+    """How close a picture is to the reference. mse, rmse and mae are in grey levels of the finer depth of the two."""
+
+    psnr: float | None = Field(description="dB; null where both are equal")
+    ssim: float | None = Field(description="null where a side is shorter than 11 pixels")
+    mse: float
+    rmse: float
+    mae: float
+
+
+class MetricsView(View):
+    """The figures of the restored file, and of the uploaded one beside it."""
+
+    protocol: str
+    output: QualityView
+    input: QualityView
+
+
+class MetricsRowView(QualityView):
+    """One row of figures."""
+
+    of: Literal["output", "input"]
+    protocol: str
+
+
+class MetricsPage(View):
+    """The figures of a job; none without a reference."""
+
+    items: list[MetricsRowView]
+    next: str | None
+
+
 class ErrorView(View):
     """Why a job failed."""
 
@@ -129,7 +168,7 @@ class JobView(View):
     finished_at: str | None
     expires_at: str | None
     result: ResultView | PublishedView | None
-    metrics: dict[str, Any] | None
+    metrics: MetricsView | None = Field(description="with a reference, once the job has succeeded")
     notes: list[str]
     error: ErrorView | None
     retry_of: str | None
@@ -192,9 +231,9 @@ class SystemView(View):
 
 
 class RestorationForm(Form):
-    """The fields beside `image`."""
+    """The fields beside the files."""
 
-    task: Literal["denoise"] = "denoise"
+    task: Literal["denoise", "inpaint"] = Field("denoise", description="inpaint fills what the `mask` marks")
     model: str | None = Field(
         None, min_length=1, max_length=140, description="`name`, `name@version` or `name@alias`; none: the task's default"
     )
@@ -229,7 +268,9 @@ class JobsQuery(Form):
     label: str | None = None
     batch: str | None = None
     limit: int = Field(50, ge=1, le=500)
-    cursor: str | None = None
+    cursor: str | None = Field(
+        None, description="the `next` of the page before", json_schema_extra={"pattern": "^[A-Za-z0-9_-]{21}[AQgw]$"}
+    )
 
 
 class PreviewQuery(Form):

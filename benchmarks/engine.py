@@ -76,7 +76,11 @@ def main(rounds: int, calls: int, json_path: Path | None) -> None:
         if len(precisions) == 1:
             print("This processor has no bfloat16 of its own: everything runs in float32.\n")
         found["gemm"] = _gemm(precisions, rounds)
-        models = {shipped.reference: registry.shipped_artifact(shipped.name, shipped.version) for shipped in registry.shipped()}
+        models = {
+            shipped.reference: registry.shipped_artifact(shipped.name, shipped.version)
+            for shipped in registry.shipped()
+            if shipped.parameters
+        }
         models[DNCNN] = _dncnn(Path(folder) / f"{DNCNN}@1")
         found["speed"] = _speed(models, Path(folder) / "networks", precisions, rounds, found["gemm"])
         found["start"] = _start(next(iter(models.values())), rounds)

@@ -12,6 +12,8 @@ from types import TracebackType
 import numpy as np
 import psutil
 
+from benchmarks import load
+from server import valkey
 from server.migration import migrate
 from shared import children
 from shared.blobs.local import LocalBlobs
@@ -19,14 +21,17 @@ from shared.database.engine import open_database
 from shared.jobs.store import Jobs
 from shared.settings import Settings
 from tests.promises import wiring
+from tests.promises.programs import free_port
+
+NOWHERE = "redis+socket:///nowhere/valkey.sock?virtual_host=0"
 
 
 class Home:
-    """A migrated home; what it started is ended with it."""
+    """A migrated home; what it started is ended with it. `redis_url` "" is the embedded server, for who starts it."""
 
-    def __init__(self) -> None:
+    def __init__(self, redis_url: str = NOWHERE) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="lacuna-bench-")
-        self.settings = Settings(home=Path(self._folder.name), redis_url="redis+socket:///nowhere/valkey.sock?virtual_host=0")
+        self.settings = Settings(home=Path(self._folder.name), redis_url=redis_url, bind=f"127.0.0.1:{free_port()}", min_free=0)
         migrate(self.settings)
         self.jobs = Jobs(open_database(self.settings.database), self.settings.lease_seconds)
         self.blobs = LocalBlobs(self.settings.blobs)
@@ -49,12 +54,27 @@ class Home:
 
     def start(self, module: str, *arguments: str) -> "subprocess.Popen[bytes]":
         """A program of ours, on this home."""
-        environ = {"LACUNA_HOME": self._folder.name, "LACUNA_REDIS_URL": self.settings.redis_url}
+        said = {name: str(getattr(self.settings, name)) for name in ("home", "redis_url", "bind", "min_free")}
+        environ = {f"LACUNA_{name.upper()}": value for name, value in said.items()}
         with self._log.open("ab") as log:
             self._started.append(
                 subprocess.Popen(children.python(module, *arguments), env={**os.environ, **environ}, stdout=log, stderr=log)
             )
         return self._started[-1]
+
+    def serve(self, app: str = "api.wsgi:app") -> str:
+        """An application under the API's gunicorn, and the embedded server for its bells; returns its address once it answers."""
+        self.settings.run.mkdir(exist_ok=True)
+        self.start("server.leash", *valkey.command(self.settings.run))
+        self.start("gunicorn", "--config", "python:api.serving", app)
+        load.until_answered(self.settings.bind)
+        return self.settings.bind
+
+    def up(self) -> str:
+        """All of Lacuna, as a user starts it; returns its address once it answers."""
+        self.start("server.cli", "up")
+        load.until_answered(self.settings.bind)
+        return self.settings.bind
 
     def wait(self, job_id: str) -> None:
         """Return when the job has ended. Raises `RuntimeError` if it did not succeed."""

@@ -105,7 +105,11 @@ def main() -> None:
 @click.option(
     "-o", "--out", metavar="PLACE", help="A folder, where names are kept, or a file. Without it: beside each picture, as NAME.restored.jpg."
 )
-@click.option("--task", default="denoise", show_default=True, help="What to do.")
+@click.option("--task", default="denoise", show_default=True, help="What to do: denoise, or inpaint what --mask marks.")
+@click.option("--mask", metavar="PICTURE", type=click.Path(path_type=Path), help="Of the same size: what is not black in it is filled.")
+@click.option(
+    "--reference", metavar="PICTURE", type=click.Path(path_type=Path), help="The picture undamaged: tells by how many dB it got better."
+)
 @click.option("--model", metavar="NAME", help="A model of `lacuna models`, as NAME or NAME@VERSION. Without it: the task's own.")
 @click.option(
     "--format",
@@ -129,8 +133,10 @@ def restore(chosen: Choices, /, files: tuple[Path, ...], out: str | None, **orde
     """Restore FILES, four at a time. One that fails does not stop the others; Ctrl-C cancels those under way."""
     from client.restoring import Order, Restoring, exit_status
 
+    if order["reference"] and len(files) > 1:
+        raise click.UsageError("--reference is compared with one picture. Restore the others by themselves.")
     screen = _screen(len(files), as_json=chosen.as_json)
-    restoring = Restoring(chosen.server, Order(files, _destination(files, out, order["format"]), **order), screen)
+    restoring = Restoring(chosen.server, Order(files, _destination(files, out, order["format"], order["task"]), **order), screen)
     try:
         with screen.showing():
             outcomes = restoring.run()
@@ -142,7 +148,7 @@ def restore(chosen: Choices, /, files: tuple[Path, ...], out: str | None, **orde
     sys.exit(exit_status(outcomes))
 
 
-def _destination(files: Sequence[Path], out: str | None, wanted: str) -> Destination:
+def _destination(files: Sequence[Path], out: str | None, wanted: str, task: str) -> Destination:
     """What `--out` means. A usage error if it cannot be meant, or would give a file the ending of another format."""
     try:
         destination = destination_of(out, pictures=len(files))
@@ -150,7 +156,7 @@ def _destination(files: Sequence[Path], out: str | None, wanted: str) -> Destina
         raise click.UsageError(f"{out} is a file; several pictures need a folder. Name one with --out.") from None
     if destination.file:
         promised = format_named(destination.file)
-        expected = asked_change(files[0], wanted) or format_named(files[0])
+        expected = asked_change(files[0], wanted, task) or format_named(files[0])
         if promised and expected and promised != expected:
             raise click.UsageError(f"{out} would hold {expected.upper()}. Give it that ending, or choose another --format.")
     return destination

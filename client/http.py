@@ -4,6 +4,7 @@ What may pass (a lost connection, 429, 503) is tried again a few times. A POST k
 again, so that a picture whose answer was lost is never restored twice.
 """
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -69,6 +70,8 @@ class Lacuna:
         self,
         path: Path,
         *,
+        mask: Path | None = None,
+        reference: Path | None = None,
         task: str = "denoise",
         model: str | None = None,
         format: str = "keep",  # noqa: A002  the API's own word
@@ -78,6 +81,7 @@ class Lacuna:
     ) -> Job:
         """Submits the picture at `path`, streamed from disk, and answers with its job.
 
+        `mask` marks what `task="inpaint"` fills; `reference` is the same picture undamaged, to compare with.
         With `wait_s` (at most 60) seconds the server holds its answer until the job is final or the time is over.
         """
         fields = {"task": task, "format": format, "speed": speed} | _given(model=model, label=label)
@@ -86,8 +90,13 @@ class Lacuna:
             headers["Prefer"] = f"wait={wait_s}"
 
         def submit() -> Job:
-            with _Upload(path, self._stopped) as picture:
-                files = {"image": (os.fsencode(path.name).decode(errors="replace"), picture)}
+            with contextlib.ExitStack() as opened:
+                given = {"image": path, "mask": mask, "reference": reference}
+                files = {
+                    name: (os.fsencode(file.name).decode(errors="replace"), opened.enter_context(_Upload(file, self._stopped)))
+                    for name, file in given.items()
+                    if file is not None
+                }
                 return self._ask("POST", "/v1/restorations", data=fields, files=files, headers=headers, timeout=_time_for(wait_s))
 
         return self._persist(submit)

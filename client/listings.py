@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from client.text import duration, legible, table
+from client.text import duration, gain, legible, table
 
 Item = Mapping[str, Any]
 
@@ -51,6 +51,7 @@ def job_lines(job: Item) -> list[str]:
         "retry of": job.get("retry_of"),
         "took": result and duration(result["seconds"]),
         "result": result and _result(result),
+        "quality": job.get("metrics") and gain(job["metrics"]),
         "error": error and legible(f"{error['title']}. {error['detail']}"),
     }
     return [f"{name:<8}  {fact}" for name, fact in facts.items() if fact]
@@ -76,7 +77,7 @@ def model_table(models: Sequence[Item]) -> list[str]:
         (
             f"{model['name']}@{model['version']}",
             model["task"],
-            _count(model["parameters"]),
+            _count(model["parameters"]) if model["parameters"] else "-",
             *(f"{row[sigma]:.2f} dB" if sigma in row else "-" for sigma in sigmas),
             legible(str((_evaluation(model) or {}).get("set", "-"))),
             ", ".join(_uses(model)),

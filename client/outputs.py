@@ -12,6 +12,9 @@ ENDINGS = {
 }
 
 
+LOSSY = frozenset({"jpeg", "webp"})  # where a picture is filled and all else stays as it is, these become PNG
+
+
 @dataclass(frozen=True)
 class Destination:
     """A folder, in which every picture keeps its name; one file; or neither: beside each picture."""
@@ -44,9 +47,12 @@ def output_path(picture: Path, destination: Destination, new_format: str | None)
     return (destination.folder or picture.parent) / name
 
 
-def asked_change(picture: Path, wanted: str) -> str | None:
+def asked_change(picture: Path, wanted: str, task: str) -> str | None:
     """The format that `picture` changes to when `--format` is `wanted`, as far as its name tells; None if it stays."""
-    return None if wanted in {"keep", format_named(picture)} else wanted
+    named = format_named(picture)
+    if task == "inpaint" and wanted == "keep" and named in LOSSY:
+        return "png"
+    return None if wanted in {"keep", named} else wanted
 
 
 def told_change(before: str, after: str) -> str | None:

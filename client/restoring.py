@@ -25,6 +25,8 @@ class Order:
     files: Sequence[Path]
     destination: Destination
     task: str = "denoise"
+    mask: Path | None = None
+    reference: Path | None = None
     model: str | None = None
     format: str = "keep"
     speed: str = "normal"
@@ -96,7 +98,7 @@ class Restoring:
         first: dict[Path, Path] = {}
         targets = []
         for file in self.order.files:
-            target = output_path(file, self.order.destination, asked_change(file, self.order.format))
+            target = output_path(file, self.order.destination, asked_change(file, self.order.format, self.order.task))
             targets.append((file, target, first.get(target)))
             first.setdefault(target, file)
         return targets
@@ -133,7 +135,10 @@ class Restoring:
         self._check(file, target)
         self._news.put((file, None))
         order = self.order
-        job = self._lacuna.restore(file, task=order.task, model=order.model, format=order.format, speed=order.speed, label=order.label)
+        job = self._lacuna.restore(
+            file, mask=order.mask, reference=order.reference, task=order.task, model=order.model, format=order.format, speed=order.speed,
+            label=order.label,
+        )  # fmt: skip
         job = self._end(job, file)
         if job["state"] != "succeeded":
             return Outcome(file, job, error=end_of(job))

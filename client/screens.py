@@ -15,7 +15,7 @@ import click
 from client.errors import ClientError, ServerUnreachable
 from client.http import Job
 from client.restoring import Outcome
-from client.text import duration, legible
+from client.text import duration, gain, legible
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -118,8 +118,9 @@ class Bars:
 
 
 def done_line(outcome: Outcome) -> str:
-    """`scan.jpg -> scan.restored.jpg`."""
-    return f"{legible(str(outcome.file))} -> {legible(str(outcome.output))}"
+    """`scan.jpg -> scan.restored.jpg`; with a reference also how much better it became."""
+    metrics = outcome.job and outcome.job.get("metrics")
+    return f"{legible(str(outcome.file))} -> {legible(str(outcome.output))}{f' ({gain(metrics)})' if metrics else ''}"
 
 
 def error_line(file: Path, error: ClientError) -> str:

@@ -1,6 +1,7 @@
 """How things are written on a terminal and in a pipe."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def legible(text: str, longest: int | None = None) -> str:
@@ -19,6 +20,16 @@ def duration(seconds: float) -> str:
         if seconds < limit_s:
             return f"{seconds / unit_s:.0f} {unit}"
     return f"{seconds / 86_400:.0f} d"
+
+
+def gain(metrics: Mapping[str, Any]) -> str:
+    """`31.20 dB, 8.05 dB more than before`: how close a picture came to its reference; equal pictures have no dB."""
+    after, before = metrics["output"]["psnr"], metrics["input"]["psnr"]
+    if after is None:
+        return "equal to the reference"
+    if before is None:
+        return f"{after:.2f} dB; it was equal to the reference before"
+    return f"{after:.2f} dB, {abs(after - before):.2f} dB {'more' if after >= before else 'less'} than before"
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[str] = frozenset()) -> list[str]:

@@ -16,6 +16,7 @@ from shared.database import migration
 from shared.database.engine import open_database
 from shared.errors import LacunaError
 from shared.models import registry
+from shared.models.manifest import Manifest
 from shared.settings import Settings
 
 
@@ -73,10 +74,14 @@ def _redis(settings: Settings) -> Finding:
 
 def _models() -> Finding:
     try:
-        found = [f"{shipped.reference} ({shipped.parameters / 1e6:.2f} M parameters)" for shipped in registry.shipped()]
+        found = [f"{shipped.reference} ({_size(shipped)})" for shipped in registry.shipped()]
     except LacunaError as error:
         return Finding("models", error.kind.title, error.detail)
     return Finding("models", ", ".join(found)) if found else Finding("models", "none", "Install Lacuna again: its models are missing.")
+
+
+def _size(model: Manifest) -> str:
+    return f"{model.parameters / 1e6:.2f} M parameters" if model.parameters else "no network"
 
 
 def _executor(settings: Settings) -> Finding:

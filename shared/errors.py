@@ -47,8 +47,14 @@ CODES: dict[str, Code] = {
     "image_corrupt": Code(422, "The picture is damaged", "Open it in an editor and save it anew, or use another copy."),
     "too_many_pixels": Code(422, "The picture has too many pixels", "Scale or crop it, or raise LACUNA_MAX_PIXELS."),
     "multiple_frames": Code(422, "The file holds several pictures", "Split it: Lacuna restores one picture per file."),
-    "unknown_task": Code(422, "There is no such task", "Use `denoise`."),
+    "mask_missing": Code(422, "Inpainting needs a mask", "Send a picture of the same size as `mask`; where it is not black, the picture is filled."),
+    "mask_size": Code(422, "The mask has another size than the picture", "Draw it on the picture as it is displayed, and save it without scaling."),
+    "mask_empty": Code(422, "The mask marks nothing", "Draw what is to be filled in any colour but black, on black."),
+    "mask_full": Code(422, "The mask marks the whole picture", "Leave black what is to stay: the rest is filled from there. Perhaps the mask is inverted."),
+    "reference_size": Code(422, "The reference has another size than the picture", "Send the same picture without its damage, neither cropped nor scaled."),
+    "unknown_task": Code(422, "There is no such task", "Use `denoise` or `inpaint`."),
     "unknown_model": Code(422, "There is no such model", "GET /v1/models lists what there is."),
+    "model_task": Code(422, "The model does another task", "Leave `model` out to use the task's own, or change `task`."),
     "unknown_field": Code(422, "The request has a field that means nothing here", "Remove it; /docs lists the fields."),
     "invalid_field": Code(422, "A field has a value that cannot be used", "`errors` names the field and what it takes."),
     "idempotency_mismatch": Code(422, "This Idempotency-Key belongs to another request", "Use a new key for a new request."),
@@ -85,6 +91,10 @@ class LacunaError(Exception):
 
 class Refused(LacunaError):
     """The caller's matter."""
+
+    def of(self, part: str) -> "Refused":
+        """The same of a part of the request beside the picture: it names the part."""
+        return Refused(self.code, f"The {part}: {self.detail}", fields={part: self.kind.title}, retry_after_s=self.retry_after_s)
 
 
 class Transient(LacunaError):

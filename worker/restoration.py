@@ -1,5 +1,6 @@
 """One attempt at one restoration, in one function: read it from top to bottom."""
 
+import io
 import time
 from typing import Any
 
@@ -8,8 +9,10 @@ from numpy.typing import NDArray
 
 from shared import events
 from shared.blobs.store import Draft
-from shared.imaging import codec, preview, tiles
-from shared.jobs.job import Success, blob_key, preview_part, result_part
+from shared.errors import Refused
+from shared.imaging import codec, masks, metrics, preview, tiles
+from shared.imaging.codec import Source
+from shared.jobs.job import PARTS, Success, blob_key, preview_part, result_part
 from trainer.execution import ensemble
 from worker.committer import Committer
 from worker.ending import end
@@ -25,8 +28,13 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
     began = time.monotonic()
     held.begin()
     try:
-        with ports.blobs.open(job.input["key"]) as file:
-            source = codec.decode(file, job.input["bytes"], ports.settings.max_pixels)
+        source = _decode(job.input, ports)
+        height, width = source.colour.shape[:2]
+        beside = {name: _decode_part(job.input, name, ports) for name in PARTS if name in job.input}
+        holes = masks.holes(beside["mask"], height, width) if "mask" in beside else None
+        reference = beside["reference"].colour if "reference" in beside else None
+        if reference is not None:
+            metrics.require_size(reference, height, width)
 
         held.begin(LOADING_SECONDS)  # it may have to be exported first
         network = ports.networks.get(job.model_name, job.model_version, held.check)
@@ -34,27 +42,34 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
 
         ran_seconds = 0.0
 
-        def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        def run(*inputs: NDArray[np.float32]) -> NDArray[np.float32]:
             nonlocal ran_seconds
             with ports.networks.device:
                 held.check()  # it may have been canceled while others had the device
                 started = time.monotonic()
-                output = network.run(batch)
+                output = network.run(*inputs)
                 ran_seconds += time.monotonic() - started
                 return output
 
         passes = ensemble.averaged(run, network.multiple) if job.params.get("speed") == "best" else run
-        height, width = source.colour.shape[:2]
-        plan = ports.networks.plan(network, height, width)
+        plan = ports.networks.plan(network, height, width, holes)
         restored = source.colour.copy()
         held.progress(0, len(plan))
-        for done, (tile, pixels) in enumerate(tiles.apply(passes, source.colour, plan), 1):
+        for done, (tile, pixels) in enumerate(tiles.apply(passes, source.colour, plan, holes), 1):
             restored[tile.top : tile.bottom, tile.left : tile.right] = pixels
             held.progress(done, len(plan))
 
-        encoded = codec.encode(restored, source, job.params["format"])
+        exact = holes is not None and source.header.format in codec.LOSSY  # else the known pixels would not come back as they were
+        encoded = codec.encode(restored, source, "png" if exact else job.params["format"])
+        if holes is not None or reference is not None:  # what counts is what the user will see of the file
+            produced = codec.decode(io.BytesIO(encoded.data), len(encoded.data), ports.settings.max_pixels)
+        if holes is not None:
+            masks.assert_known(source, produced, holes)
+        figures = metrics.judge(produced.colour, source.colour, reference) if reference is not None else None
+
         key = blob_key(job.id, result_part(job.token))
-        _preview(held, ports, "input", source.colour, source.alpha)
+        for name, part in {"input": source, **beside}.items():
+            _preview(held, ports, name, part.colour, part.alpha)
         _preview(held, ports, "result", restored, source.alpha)
         draft = _place(ports, key, encoded.data)  # the committer syncs it
 
@@ -64,7 +79,7 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
             "seconds": round(time.monotonic() - began, 3),
         }  # fmt: skip
         held.conclude()
-        success = Success(job, result, key, source.notes + encoded.notes, units=len(plan), device_seconds=ran_seconds)
+        success = Success(job, result, key, source.notes + encoded.notes, figures, len(plan), ran_seconds)
         committer.succeed(success)  # False: no longer ours; not an error
     except LeaseLost:
         events.emit("job.lost", job_id=job.id, token=job.token)
@@ -85,3 +100,16 @@ def _place(ports: Ports, key: str, data: bytes) -> Draft:
     finally:
         draft.discard()
     return draft
+
+
+def _decode(part: dict[str, Any], ports: Ports) -> Source:
+    with ports.blobs.open(part["key"]) as file:
+        return codec.decode(file, part["bytes"], ports.settings.max_pixels)
+
+
+def _decode_part(given: dict[str, Any], name: str, ports: Ports) -> Source:
+    """The mask or the reference beside a picture; an error says which of them it is about."""
+    try:
+        return _decode(given[name], ports)
+    except Refused as error:
+        raise error.of(name) from error

@@ -5,6 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shared import events
 from shared.blobs.local import LocalBlobs
 from shared.blobs.store import Blobs
@@ -57,10 +60,13 @@ class Networks:
                 del self._loaded[next(iter(self._loaded))]
         return network
 
-    def plan(self, network: Network, height: int, width: int) -> list[Tile]:
-        """The tiles of a picture: one, if a call on the whole fits the memory; else such that a call on each does."""
+    def plan(self, network: Network, height: int, width: int, holes: NDArray[np.bool_] | None = None) -> list[Tile]:
+        """The tiles of a picture, or of its holes: one, if a call on the whole fits the memory; else such that a call on each does."""
         pixels = min(tiles.WHOLE_PIXELS, self.call_bytes // network.bytes_per_pixel)
-        return tiles.plan(height, width, network.halo, network.multiple, pixels, tiles.side(pixels, network.halo, network.multiple))
+        side = tiles.side(pixels, network.halo, network.multiple)
+        if holes is not None:
+            return tiles.around(holes, network.halo, network.multiple, pixels, side)
+        return tiles.plan(height, width, network.halo, network.multiple, pixels, side)
 
 
 @dataclass(frozen=True)
@@ -89,5 +95,7 @@ def make(settings: Settings, executor: str) -> Ports:
         workers=Workers(engine, settings.lease_seconds),
         blobs=blobs,
         artifacts=artifacts,
-        networks=Networks(choice.choose(executor, settings.networks), artifacts.folder, memory.budget(settings.memory).call_bytes),
+        networks=Networks(
+            choice.Fitting(choice.choose(executor, settings.networks)), artifacts.folder, memory.budget(settings.memory).call_bytes
+        ),
     )

@@ -18,6 +18,7 @@ from shared.imaging.containers.described import Header, Metadata
 from shared.imaging.pixels import Pixels, in_eight_bits, unassociated, upright
 
 TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "TIFF": "image/tiff", "WEBP": "image/webp", "BMP": "image/bmp"}
+LOSSY = frozenset({"JPEG", "WebP"})  # formats that need not give back the pixels they were given
 _DEEP = {"PNG", "TIFF"}  # formats of 16 bits a channel
 _HIGHEST_DPI = {"JPEG": 65_535, "PNG": 100_000_000, "BMP": 50_000_000}  # what the field of each format holds
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>))[2-8](?=[\"'<])")

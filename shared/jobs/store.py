@@ -14,6 +14,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     and_,
+    bindparam,
     case,
     delete,
     exists,
@@ -57,6 +58,7 @@ RESERVED_MS = 60_000
 KEPT_MS = 24 * 3_600_000  # an Idempotency-Key is kept as long as its job, and at least a day
 POSITIONS = 1_000
 LATE_MS = 10_000  # a row can be seen so long after the time that it names as its change: its transaction took a while
+METRICS = ("of", "protocol", "psnr", "ssim", "mse", "rmse", "mae")
 REAPED_DUE_MS = 1_000
 LATEST_WEIGHS = 0.2  # of one job, in the rate of its model
 CHUNK = 500  # rows that one write changes
@@ -69,6 +71,22 @@ WORKER_LOST = {
 
 _columns = [jobs.c[name] for name in FIELDS]
 _change = [jobs.c[name] for name in ("id", "owner_id", "batch_id", "version", "changed_at")]  # in the order of `Change`
+
+# made once, because they are run most often, and making a statement of forty columns takes longer than running it
+_ACCEPT = insert(jobs).values(
+    state=State.QUEUED, version=1, token=0, attempts=0, alone=False, notes=[], progress_done=0, progress_total=0, progress_unit="tiles",
+    rung_at=now_ms(), due_at=now_ms(), created_at=now_ms(), changed_at=now_ms(),
+).returning(*_columns)  # fmt: skip
+_V = select(lanes.c.v).where(lanes.c.name == bindparam("in_lane"))
+_flow = and_(flows.c.owner_id == bindparam("owner"), flows.c.batch_id == "", flows.c.lane == bindparam("in_lane"))
+_LAST_TURN = select(flows.c.last_turn).where(_flow).with_for_update()
+_TAKE_TURN = update(flows).where(_flow).values(last_turn=bindparam("last_turn"))
+_ONE = select(*_columns).where(jobs.c.id == bindparam("id"))
+_OWNED = _ONE.where(jobs.c.owner_id == bindparam("owner_id"))
+_before = tuple_(jobs.c.turn, jobs.c.id) < tuple_(bindparam("turn", type_=jobs.c.turn.type), bindparam("id", type_=jobs.c.id.type))
+_AHEAD = select(func.count()).select_from(
+    select(jobs.c.id).where(jobs.c.lane == bindparam("lane"), jobs.c.state == State.QUEUED, _before).limit(POSITIONS + 1).subquery()
+)
 
 
 @dataclass(frozen=True)
@@ -163,16 +181,8 @@ class Jobs:
             if reservation is not None and not _fulfil(connection, reservation, new.id, fingerprint):
                 raise Refused("idempotency_in_progress", retry_after_s=1)
             turn = _take_turn(connection, new)
-            statement = (
-                insert(jobs)
-                .values(
-                    **{name: getattr(new, name) for name in _NEW_FIELDS}, state=State.QUEUED, version=1, token=0, attempts=0, turn=turn,
-                    alone=False, notes=[], rung_at=now_ms(), progress_done=0, progress_total=0, progress_unit="tiles",
-                    due_at=now_ms(), created_at=now_ms(), changed_at=now_ms(),
-                )
-                .returning(*_columns)
-            )  # fmt: skip
-            job = _job(connection.execute(statement).one())
+            values = {name: getattr(new, name) for name in _NEW_FIELDS}
+            job = _job(connection.execute(_ACCEPT, {**values, "turn": turn}).one())
         events.emit("job.accepted", job_id=job.id, lane=job.lane, model=job.model, pixels=job.pixels)
         return job
 
@@ -359,11 +369,9 @@ class Jobs:
 
     def get(self, job_id: str, owner_id: str | None = None) -> Job | None:
         """The job, if there is one (and it is that owner's)."""
-        statement = select(*_columns).where(jobs.c.id == job_id)
-        if owner_id is not None:
-            statement = statement.where(jobs.c.owner_id == owner_id)
+        statement, values = (_ONE, {}) if owner_id is None else (_OWNED, {"owner_id": owner_id})
         with self._reading() as connection:
-            row = connection.execute(statement).one_or_none()
+            row = connection.execute(statement, {"id": job_id, **values}).one_or_none()
         return _job(row) if row is not None else None
 
     def page(self, owner_id: str, filters: Mapping[str, str], limit: int, before: str | None) -> list[Job]:
@@ -378,10 +386,8 @@ class Jobs:
         """How many queued rows of its lane come before it; None if it does not wait, or for more than 1 000."""
         if job.state is not State.QUEUED:
             return None
-        before = tuple_(jobs.c.turn, jobs.c.id) < tuple_(literal(job.turn), literal(job.id))
-        ahead = select(jobs.c.id).where(jobs.c.lane == job.lane, jobs.c.state == State.QUEUED, before).limit(POSITIONS + 1)
         with self._reading() as connection:
-            count = connection.execute(select(func.count()).select_from(ahead.subquery())).scalar_one()
+            count = connection.execute(_AHEAD, {"lane": job.lane, "turn": job.turn, "id": job.id}).scalar_one()
         return count if count <= POSITIONS else None
 
     def load(self) -> Load:
@@ -441,6 +447,13 @@ class Jobs:
         """Each of these jobs that exists."""
         with self._reading() as connection:
             return {row.id: _job(row) for row in connection.execute(select(*_columns).where(jobs.c.id.in_(list(ids))))}
+
+    def metrics(self, job_id: str) -> list[dict[str, Any]]:
+        """The rows of figures of a job: what they are `of`, their protocol, and psnr, ssim, mse, rmse, mae; the output's first."""
+        named = [job_metrics.c[name] for name in METRICS]
+        with self._reading() as connection:
+            rows = connection.execute(select(*named).where(job_metrics.c.job_id == job_id).order_by(job_metrics.c.id))
+            return [dict(row._mapping) for row in rows]
 
     def unheard(self, older_than_seconds: float, limit: int = 100) -> list[tuple[str, str]]:
         """(id, lane) of due rows that nobody rang for since: upkeep rings for them again. Marks them as rung."""
@@ -611,14 +624,14 @@ def _due(lane: Lane, alone: bool) -> Any:
 
 def _take_turn(connection: Connection, new: NewJob) -> float:
     """Place the job in its lane and remember the place as the last of its flow."""
-    flow = and_(flows.c.owner_id == new.owner_id, flows.c.batch_id == "", flows.c.lane == new.lane)
-    v = connection.execute(select(lanes.c.v).where(lanes.c.name == new.lane)).scalar_one()
-    last = connection.execute(select(flows.c.last_turn).where(flow).with_for_update()).scalar_one_or_none()
+    flow = {"owner": new.owner_id, "in_lane": new.lane}
+    v = connection.execute(_V, {"in_lane": new.lane}).scalar_one()
+    last = connection.execute(_LAST_TURN, flow).scalar_one_or_none()
     turn = turns.place(v, last or 0.0, new.cost_mpx)
     if last is None:
         connection.execute(insert(flows).values(owner_id=new.owner_id, batch_id="", lane=new.lane, last_turn=turn))
     else:
-        connection.execute(update(flows).where(flow).values(last_turn=turn))
+        connection.execute(_TAKE_TURN, {**flow, "last_turn": turn})
     return turn
 
 

@@ -1,10 +1,10 @@
-"""What an artifact says of itself: `manifest.json` beside `weights.safetensors`."""
+"""What an artifact says of itself: `manifest.json` beside `weights.safetensors`, or alone for a classical method."""
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from shared.errors import Refused
 
@@ -34,8 +34,8 @@ class Manifest(BaseModel):
     task: Literal["denoise", "inpaint"]
     architecture: str
     config: dict[str, Any]
-    weights_sha256: Sha256
-    parameters: int = Field(ge=1)
+    weights_sha256: Sha256 | None  # None: a classical method, which has none
+    parameters: int = Field(ge=0)
     created_at: str
     base: str | None
     recipe: dict[str, Any]
@@ -43,10 +43,23 @@ class Manifest(BaseModel):
     metrics: dict[str, Any]
     licence: str
 
+    @model_validator(mode="after")
+    def _weights_or_none(self) -> Self:
+        if (self.weights_sha256 is None) != (self.parameters == 0):
+            raise ValueError("it has parameters and weights, or neither")
+        return self
+
     @property
     def reference(self) -> str:
         """The name users write: `denoise@1`."""
         return f"{self.name}@{self.version}"
+
+    @property
+    def hash_of_weights(self) -> str:
+        """SHA-256 in hexadecimal. Only of models that have weights."""
+        if self.weights_sha256 is None:
+            raise ValueError(f"{self.reference} is a classical method: it has no weights")
+        return self.weights_sha256
 
 
 def read(folder: Path) -> Manifest:

@@ -131,7 +131,8 @@ class Models:
     def resolve(self, task: str, wanted: str | None) -> Manifest:
         """The version that `wanted` names: none = the task's default; `name`, `name@alias`, `name@version`.
 
-        A bare name is its alias `prod` if that is set, else its newest ready version. Raises `Refused("unknown_model")`.
+        A bare name is its alias `prod` if that is set, else its newest ready version.
+        Raises `Refused("unknown_model")`, or `Refused("model_task")` for a model that does another task.
         """
         name, _, version = (wanted or "").partition("@")
         of_task = select(models.c.manifest).where(models.c.state == "ready", models.c.task == task)
@@ -153,6 +154,9 @@ class Models:
         if row is None:
             ready = [found.manifest for found in self.list() if found.state == "ready"]
             known = ", ".join(found.reference for found in ready if found.task == task)
+            if other := next((found for found in ready if found.name == name and found.task != task), None):
+                does = f"{other.name} does {other.task}, not {task}; there are: {known or 'none'}."
+                raise Refused("model_task", does, fields={"model": f"for {other.task}"})
             what = f"“{wanted[:140]}”" if wanted else "a default model"
             raise Refused("unknown_model", f"There is no {what} for {task}; there are: {known or 'none'}.", fields={"model": "unknown"})
         return Manifest.model_validate(row.manifest)

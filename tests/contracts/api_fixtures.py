@@ -31,6 +31,7 @@ from shared.database.tables import reservations
 from shared.errors import Outcome
 from shared.jobs.job import Job, Lane, Success, blob_key, result_part
 from shared.jobs.store import Jobs
+from shared.models import registry
 from shared.models.manifest import Manifest
 from shared.models.store import Models
 from shared.settings import Settings
@@ -39,10 +40,10 @@ from shared.workers.store import Workers
 SOON = 30.0  # seconds after which a test gives up; nothing is measured by it
 
 
-def manifest(name: str = "denoise", version: int = 1) -> Manifest:
+def manifest(name: str = "denoise", version: int = 1, task: str = "denoise") -> Manifest:
     return Manifest.model_validate(
         {
-            "schema": 1, "name": name, "version": version, "task": "denoise", "architecture": "none", "config": {},
+            "schema": 1, "name": name, "version": version, "task": task, "architecture": "none", "config": {},
             "weights_sha256": "0" * 64, "parameters": 1, "created_at": "2026-01-01T00:00:00Z", "base": None, "recipe": {},
             "data": [{"name": "made up", "sha256": "1" * 64, "images": 1, "terms": "none"}], "metrics": {}, "licence": "Apache-2.0",
         }
@@ -142,7 +143,7 @@ class House:
         claimed = {job.id: job for lane in Lane for job in self.jobs.claim("worker", [lane], 10**9, True)}
         return claimed[job_id]
 
-    def succeed(self, job_id: str, data: bytes = b"restored", kind: str = "image/png") -> Job:
+    def succeed(self, job_id: str, data: bytes = b"restored", kind: str = "image/png", metrics: dict[str, Any] | None = None) -> Job:
         job = self.claim(job_id)
         key = blob_key(job.id, result_part(job.token))
         draft = self.ports.blobs.draft()
@@ -152,7 +153,7 @@ class House:
             "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "type": kind, "width": 3, "height": 2, "bits": 8,
             "executor": "tensorflow", "precision": "float32", "seconds": 0.1,
         }  # fmt: skip
-        assert self.jobs.succeed([Success(job, result, key, [])])
+        assert self.jobs.succeed([Success(job, result, key, [], metrics)])
         return self.job(job.id)
 
     def fail(self, job_id: str, code: str = "image_corrupt") -> Job:
@@ -180,22 +181,22 @@ class House:
 
 
 @functools.cache
-def migrated() -> bytes:
-    """A database with its tables and one model, made once."""
+def migrated(shipped: bool = False) -> bytes:
+    """A database with its tables and one model, or those that come with Lacuna, made once."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "lacuna.db"
         engine = open_database(f"sqlite:///{file}")
         migrate(engine)
-        Models(engine).register([manifest()])
+        Models(engine).register(registry.shipped() if shipped else [manifest()])
         engine.dispose()
         return file.read_bytes()
 
 
 @contextmanager
-def open_house(home: Path, busy_ms: int | None = None, **settings: Any) -> Iterator[House]:
+def open_house(home: Path, busy_ms: int | None = None, shipped: bool = False, **settings: Any) -> Iterator[House]:
     known = Settings.model_validate({"home": home, "min_free": 0, "redis_url": "redis://127.0.0.1:1/0", **settings})
     home.mkdir(parents=True, exist_ok=True)
-    (home / "lacuna.db").write_bytes(migrated())
+    (home / "lacuna.db").write_bytes(migrated(shipped))
     engine = open_database(known.database)
     if busy_ms is not None:
         event.listen(engine, "connect", lambda connection, _: connection.execute(f"PRAGMA busy_timeout={busy_ms}").close())

@@ -45,7 +45,7 @@ def test_an_added_model_is_a_job_of_the_train_lane_and_a_model_in_preparation(ho
     assert (job["kind"], job["lane"], job["state"], job["model"]) == ("publish", "train", "queued", "mine@1")
     assert job["input"] == {
         "name": "mine@1", "bytes": len(WEIGHTS), "sha256": hashlib.sha256(WEIGHTS).hexdigest(), "format": "SAFETENSORS",
-        "width": None, "height": None, "mode": None, "bits": None,
+        "width": None, "height": None, "mode": None, "bits": None, "mask": None, "reference": None,
     }  # fmt: skip
     assert house.bells.rung == [("train", job["id"])]
     (model,) = house.get(f"{URL}/mine").json["items"]

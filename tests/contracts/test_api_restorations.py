@@ -20,7 +20,7 @@ from shared.database.tables import reservations
 from shared.jobs.job import State
 from shared.jobs.store import Reservation
 from tests.bad_files import BAD
-from tests.contracts.api_fixtures import SOON, Behind, House, code, gif, jpeg, open_house, png
+from tests.contracts.api_fixtures import SOON, Behind, House, code, gif, jpeg, manifest, open_house, png
 
 URL = "/v1/restorations"
 BOUNDARY = "b0undary"
@@ -37,6 +37,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 def refusing_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """One for all refusals: they leave nothing."""
     with open_house(tmp_path_factory.mktemp("refusing"), max_upload=2_000_000, max_pixels=10_000) as opened:
+        opened.ports.models.register([manifest(), manifest("fill", task="inpaint")])
         yield opened
 
 
@@ -102,6 +103,13 @@ def test_a_name_from_a_user_is_never_a_path_on_the_server(house: House, tmp_path
 
 # -- refused ------------------------------------------------------------------------------------------------------------
 
+
+def with_parts(mask: bytes | None = None, reference: bytes | None = None, **fields: str) -> dict[str, Any]:
+    files = {"mask": mask, "reference": reference}
+    parts = [part(f'name="{name}"; filename="{name}.png"', data) for name, data in files.items() if data is not None]
+    return {"data": body(IMAGE, *parts, *[part(f'name="{name}"', value.encode()) for name, value in fields.items()])}
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no image part": ({"data": body(part('name="label"', b"x"))}, "invalid_field"),
     "image as text": ({"data": body(part('name="image"', png()))}, "invalid_field"),
@@ -116,7 +124,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "too many pixels": ({"picture": png(101, 100)}, "too_many_pixels"),
     "unknown field": ({"fields": {"sharpness": "3"}}, "unknown_field"),
     "field of a later issue": ({"fields": {"quality": "90"}}, "unknown_field"),
-    "unknown task": ({"fields": {"task": "inpaint"}}, "unknown_task"),
+    "unknown task": ({"fields": {"task": "sharpen"}}, "unknown_task"),
     "unknown model": ({"fields": {"model": "nobody@7"}}, "unknown_model"),
     "unknown version": ({"fields": {"model": "denoise@999999999"}}, "unknown_model"),
     "unknown alias": ({"fields": {"model": "denoise@prod"}}, "unknown_model"),
@@ -133,7 +141,23 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "long file name": ({"data": body(part(f'name="image"; filename="{"n" * 256}"', png()))}, "invalid_field"),
     "callback": ({"fields": {"callback_url": "http://10.0.0.1/"}}, "callbacks_not_offered"),
     "mask": ({"data": body(IMAGE, part('name="mask"; filename="m.png"', png()))}, "unknown_field"),
-    "reference": ({"data": body(IMAGE, part('name="reference"; filename="r.png"', png()))}, "unknown_field"),
+    "model of another task": ({"fields": {"model": "fill@1"}}, "model_task"),
+    "denoiser for inpainting": (with_parts(mask=png(), task="inpaint", model="denoise@1"), "model_task"),
+    "inpaint without a mask": ({"fields": {"task": "inpaint"}}, "mask_missing"),
+    "mask as text": ({"data": body(IMAGE, part('name="task"', b"inpaint"), part('name="mask"', png()))}, "unknown_field"),
+    "mask of another size": (with_parts(mask=png(4, 2), task="inpaint"), "mask_size"),
+    "mask of as many pixels": (with_parts(mask=png(6, 1), task="inpaint"), "mask_size"),
+    "empty mask file": (with_parts(mask=b"", task="inpaint"), "image_empty"),
+    "truncated mask": (with_parts(mask=png()[:-6], task="inpaint"), "image_truncated"),
+    "damaged mask": (with_parts(mask=png().replace(b"IHDR", b"IHDX"), task="inpaint"), "image_corrupt"),
+    "mask that is no picture": (with_parts(mask=gif(), task="inpaint"), "unsupported_format"),
+    "mask with too many pixels": (with_parts(mask=png(101, 100), task="inpaint"), "too_many_pixels"),
+    "JPEG of known pixels": (with_parts(mask=png(), task="inpaint", format="jpeg"), "invalid_field"),
+    "reference of another size": (with_parts(reference=png(4, 2)), "reference_size"),
+    "empty reference file": (with_parts(reference=b""), "image_empty"),
+    "truncated reference": (with_parts(reference=png()[:-6]), "image_truncated"),
+    "damaged reference": (with_parts(reference=png().replace(b"IHDR", b"IHDX")), "image_corrupt"),
+    "mask twice": ({"data": body(IMAGE, *[part('name="mask"; filename="m.png"', png())] * 2)}, "invalid_field"),
     "a field in the query": ({"query_string": {"label": "x"}}, "unknown_field"),
     "JSON": ({"data": b"{}", "content_type": "application/json"}, "malformed_multipart"),
     "URL-encoded": ({"data": b"image=x", "content_type": "application/x-www-form-urlencoded"}, "malformed_multipart"),

@@ -16,7 +16,8 @@ from shared.models import manifest, registry
 from shared.models.manifest import Manifest
 from tests.documents.pages import ROOT
 from trainer import artifact, datasets, evaluation, networks
-from trainer.execution import Executor, Network, export, pad
+from trainer.execution import Described, Executor, Network, choice, export, pad
+from trainer.execution.classic import ClassicExecutor
 from trainer.execution.ensemble import averaged
 from trainer.execution.openvino import OpenVinoExecutor, native_bfloat16
 from trainer.execution.tensorflow import TensorFlowExecutor
@@ -222,7 +223,6 @@ def test_a_batch_that_the_device_cannot_hold_is_halved_and_one_picture_too_many_
 
             return tf.numpy_function(held, [batch], tf.float32, stateful=False)
 
-    from trainer.execution import Described
     from trainer.execution.tensorflow import TensorFlowNetwork
 
     network = TensorFlowNetwork(Device(), 1, 8, 24, Described("tensorflow", "float32", "gpu"))
@@ -232,3 +232,70 @@ def test_a_batch_that_the_device_cannot_hold_is_halved_and_one_picture_too_many_
         network.run(np.zeros((1, 8, 17, 3), np.float32))
     assert refused.value.code == "out_of_memory"
     assert "17 × 8 pixels" in refused.value.detail
+
+
+# -- classical methods, behind the same seam ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def classic(cached: Path) -> Network:
+    shipped = registry.shipped_artifact("inpaint-classic", 1)
+    fitting = choice.Fitting(OpenVinoExecutor(cached, "float32"))
+    assert fitting.describe().executor == fitting.load(registry.shipped_artifact("denoise", 1)).described.executor == "openvino"
+    network = fitting.load(shipped)
+    assert network.described == ClassicExecutor().describe() == Described("opencv", "float32", "cpu")
+    return network
+
+
+def holed(height: int, width: int, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    picture, mask = export.sample([channels, 1], height, width)
+    mask[:] = 0
+    mask[:, height // 4 : height // 2, width // 3 : width // 2] = 1
+    return picture, mask
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 17), (2, 2), (7, 5), (64, 100), (131, 97)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_classical_filler_keeps_what_is_known_for_any_size_and_gives_numbers(
+    classic: Network, height: int, width: int, channels: int
+) -> None:
+    picture, mask = holed(height, width, channels)
+    before = picture.copy()
+    filled = classic.run(picture, mask)
+    known = np.broadcast_to(mask == 0, picture.shape)
+    assert filled.shape == picture.shape
+    assert filled.dtype == np.float32
+    assert np.array_equal(picture, before), "an input was written to"
+    assert np.array_equal(filled[known], picture[known])
+    assert np.isfinite(filled).all()
+
+
+def test_the_classical_filler_continues_a_slope_and_forgets_what_a_hole_held(classic: Network) -> None:
+    slope = np.broadcast_to(np.linspace(0, 1, 60, dtype=np.float32)[:, np.newaxis, np.newaxis], (1, 60, 60, 3)).copy()
+    mask = np.zeros((1, 60, 60, 1), np.float32)
+    mask[:, 20:40, 25:35] = 1
+    one, other = (classic.run(np.where(mask > 0, np.float32(held), slope), mask) for held in (0, 1))
+    assert np.array_equal(one, other)
+    assert np.abs(one - slope).max() < 0.1
+
+
+def test_holes_by_themselves_are_filled_exactly_as_in_the_whole_picture(classic: Network) -> None:
+    pixels = np.asarray(photo("astronaut"))
+    holes = np.zeros(pixels.shape[:2], bool)
+    holes[100:180, 90:170] = holes[0:4, :200] = holes[400:403, 480:] = holes[511, 0] = True
+    halo = 8  # more than the filler looks
+    outputs = []
+    for plan in (tiles.around(holes, halo, 1), [tiles.Tile(0, 512, 0, 512, 0, 512, 0, 512)]):
+        out = pixels.copy()
+        for part, kept in tiles.apply(classic.run, pixels, plan, holes):
+            out[part.top : part.bottom, part.left : part.right] = kept
+        outputs.append(out)
+    assert len(tiles.around(holes, halo, 1)) == 3, "the comparison is empty"
+    assert np.array_equal(outputs[0], outputs[1])
+
+
+def test_a_classical_method_s_config_is_checked(tmp_path: Path) -> None:
+    described = manifest.read(registry.shipped_artifact("inpaint-classic", 1))
+    (tmp_path / "manifest.json").write_text(manifest.dump(described.model_copy(update={"config": {"radius": 99}})), encoding="utf-8")
+    with pytest.raises(Refused, match="artifact_invalid"):
+        ClassicExecutor().load(tmp_path)

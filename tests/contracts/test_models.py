@@ -100,10 +100,13 @@ def test_what_no_model_is_called_is_unknown_and_the_answer_lists_what_there_is(w
     assert "fill" not in refused.value.detail
 
 
-def test_a_model_of_another_task_is_unknown(registry: Models) -> None:
+@pytest.mark.parametrize("wanted", ["a", "a@1", "a@7", "a@prod"])
+def test_a_model_of_another_task_is_refused_as_such(wanted: str, registry: Models) -> None:
     registry.register([manifest("a", 1), manifest("fill", 1, task="inpaint")])
-    with pytest.raises(Refused, match="unknown_model"):
-        registry.resolve("inpaint", "a@1")
+    with pytest.raises(Refused) as refused:
+        registry.resolve("inpaint", wanted)
+    assert refused.value.code == "model_task"
+    assert refused.value.detail == "a does denoise, not inpaint; there are: fill@1."
 
 
 def test_without_any_model_even_the_default_is_unknown(registry: Models) -> None:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
+from api import restorations
 from api.app import MODULES, create_app
 from api.openapi import describe
 from api.schemas import JobView, Problem, RestorationForm
@@ -80,7 +81,7 @@ def test_every_note_has_its_row_and_no_other_is_promised() -> None:
 
 def test_every_field_of_the_form_has_its_row() -> None:
     named = {row[0].strip("`") for row in rows(text(PAGE), "| field | default | meaning |")}
-    expected = {"image", *RestorationForm.model_fields}
+    expected = {*restorations.FILES, *RestorationForm.model_fields}
     assert named == expected, f"{PAGE}: fields without a row: {sorted(expected - named)}; that are refused: {sorted(named - expected)}."
 
 

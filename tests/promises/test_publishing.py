@@ -233,7 +233,7 @@ def test_what_openvino_cannot_express_is_ready_all_the_same_and_says_so(tmp_path
     def refuse(model: Path, folder: Path, look: Any) -> None:
         described = manifest.read(model)
         record = export.Record(
-            described.reference, described.weights_sha256, export.exporter(), {}, 2, 8, 24, 0.0, 0.0, "no such operation"
+            described.reference, described.hash_of_weights, export.exporter(), {}, 2, 8, 24, 0.0, 0.0, "no such operation"
         )
         folder.mkdir()
         (folder / export.RECORD).write_text(json.dumps(dataclasses.asdict(record)))

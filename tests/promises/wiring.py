@@ -23,7 +23,8 @@ from shared.models import registry
 from shared.models.store import Models
 from shared.settings import Settings
 from shared.workers.store import Workers
-from trainer.execution import Described, Executor, Network
+from trainer.execution import Described, Network
+from trainer.execution.choice import Fitting
 from worker.artifacts import Artifacts
 from worker.committer import Committer
 from worker.keeper import Keeper
@@ -86,7 +87,7 @@ def ports(home: Path, network: Network | None = None, lease_seconds: float = 30)
     Models(engine).register(registry.shipped())
     blobs = LocalBlobs(settings.blobs)
     artifacts = Artifacts(Models(engine), blobs, settings.models)
-    executor: Executor = Running(network or Identity())
+    executor = Fitting(Running(network or Identity()))
     return Ports(
         settings, Jobs(engine, lease_seconds), Workers(engine, lease_seconds), blobs, artifacts,
         Networks(executor, artifacts.folder, CALL_BYTES),
@@ -151,4 +152,4 @@ def work(ports: Ports, budget_pixels: int = 50_000_000, lanes: Sequence[Lane] = 
 
 def with_network(ports: Ports, network: Network) -> Ports:
     """The same, with another network."""
-    return replace(ports, networks=Networks(Running(network), ports.artifacts.folder, CALL_BYTES))
+    return replace(ports, networks=Networks(Fitting(Running(network)), ports.artifacts.folder, CALL_BYTES))

@@ -58,3 +58,35 @@ def test_a_picture_smaller_than_the_window_has_no_ssim_but_the_other_figures() -
 def test_only_like_is_compared_with_like(other: NDArray[np.integer]) -> None:
     with pytest.raises(ValueError, match="is not"):
         metrics.compare(other, np.zeros((5, 5), np.uint8))
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_the_figures_do_not_depend_on_the_strips_they_are_counted_in(depth: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shape in ((83, 20, 3), (20, 83, 3), (83, 20)):
+        noisy, clean = pair(depth, shape)
+        whole = metrics.compare(noisy, clean)
+        for pixels in (1, 20 * 7, 20 * 72, 20 * 73):
+            monkeypatch.setattr(metrics, "STRIP_PIXELS", pixels)
+            assert vars(metrics.compare(noisy, clean)) == pytest.approx(vars(whole), rel=1e-12)
+        monkeypatch.undo()
+
+
+def test_8_and_16_bits_are_compared_in_16_and_grey_and_colour_in_colour() -> None:
+    fine, _ = pair(np.uint16, (20, 30, 3))
+    coarse, grey = pair(np.uint8, (20, 30, 1))
+    one, other = metrics.alike(coarse, fine)
+    assert one.dtype == np.uint16
+    assert one.shape == other.shape == (20, 30, 3)
+    assert np.array_equal(one[:, :, 2], coarse[:, :, 0].astype(np.uint16) * 257)
+    assert np.array_equal(other, fine)
+    one, other = metrics.alike(np.full((1, 1, 3), 255, np.uint8), np.full((1, 1, 1), 65_535, np.uint16))
+    assert metrics.compare(one, other).mse == 0, "white is not white in both depths"
+    one, other = metrics.alike(coarse, grey)
+    assert one.dtype == np.uint8
+    assert metrics.compare(one, other).psnr == pytest.approx(peak_signal_noise_ratio(grey, coarse, data_range=255), abs=1e-6)
+
+
+def test_what_is_infinite_or_no_number_is_none_in_json() -> None:
+    figures = metrics.judge(*[np.zeros((5, 5, 1), np.uint8)] * 3)
+    nothing = {"psnr": None, "ssim": None, "mse": 0, "rmse": 0, "mae": 0}
+    assert figures == {"protocol": "lacuna-1", "output": nothing, "input": nothing}

@@ -13,7 +13,7 @@ from shared.settings import Settings
 def test_a_second_start_changes_nothing(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     assert "The database is up to date." in migrate(settings)
-    assert migrate(settings) == ["Models: denoise@1."]
+    assert migrate(settings) == ["Models: denoise@1, inpaint-classic@1."]
 
 
 def test_a_database_of_a_newer_version_is_left_as_it_is(tmp_path: Path) -> None:

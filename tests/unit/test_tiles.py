@@ -117,3 +117,87 @@ def test_a_network_that_gives_no_numbers_is_a_fault_and_never_a_black_picture(va
 
     with pytest.raises(Fault):
         list(tiles.apply(broken, np.zeros((2, 2, 3), np.uint8), tiles.plan(2, 2, 0, 1)))
+
+
+HOLES = {
+    "one in a corner": [(0, 1, 0, 1)],
+    "one over all tiles": [(10, 12, 0, 400), (0, 300, 200, 203)],
+    "far apart": [(0, 5, 0, 5), (290, 300, 390, 400), (150, 152, 200, 205)],
+    "one around another": [(20, 280, 20, 24), (20, 280, 376, 380), (20, 24, 20, 380), (276, 280, 20, 380), (150, 152, 200, 205)],
+}
+
+
+@pytest.mark.parametrize("limit", [10**9, 40_000])
+@pytest.mark.parametrize("boxes", HOLES.values(), ids=HOLES)
+def test_every_hole_lies_in_exactly_one_tile_and_is_cut_only_where_the_whole_is_too_much(
+    boxes: list[tuple[int, int, int, int]], limit: int
+) -> None:
+    holes = np.zeros((300, 400), bool)
+    for top, bottom, left, right in boxes:
+        holes[top:bottom, left:right] = True
+    plan = tiles.around(holes, 16, 8, limit, 64)
+    covered = np.zeros(holes.shape, int)
+    for tile in plan:
+        assert 0 <= tile.window_top <= tile.top < tile.bottom <= tile.window_bottom <= 300
+        assert 0 <= tile.window_left <= tile.left < tile.right <= tile.window_right <= 400
+        assert tile.window_top % 8 == tile.window_left % 8 == 0
+        covered[tile.top : tile.bottom, tile.left : tile.right] += 1
+    assert (covered[holes] == 1).all()
+    if limit > holes.size:
+        for top, bottom, left, right in boxes:
+            assert any(
+                tile.window_top <= max(0, top - 16) and tile.window_bottom >= min(300, bottom + 16) and
+                tile.window_left <= max(0, left - 16) and tile.window_right >= min(400, right + 16)
+                for tile in plan
+            ), "a hole is cut, or lacks its halo"  # fmt: skip
+
+
+def test_what_is_far_from_any_hole_is_in_no_tile() -> None:
+    holes = np.zeros((1000, 2000), bool)
+    assert tiles.around(holes, 16, 8) == []
+    holes[500, 500] = holes[999, 1999] = True
+    first, second = tiles.around(holes, 16, 8)
+    assert (first.window_top, first.window_bottom, first.window_left, first.window_right) == (384, 576, 384, 576)
+    assert (second.window_bottom, second.window_right) == (1000, 2000)
+    holes[600, 600] = True
+    assert len(tiles.around(holes, 16, 8)) == 2, "holes whose surroundings meet do not go together"
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_what_is_no_hole_stays_as_it_is_and_the_network_is_told_of_the_holes(depth: type[np.integer]) -> None:
+    pixels = np.random.default_rng(3).integers(0, np.iinfo(depth).max, (20, 30, 3), dtype=depth, endpoint=True)
+    holes = np.zeros((20, 30), bool)
+    holes[3:5, 7:9] = True
+
+    def network(batch: NDArray[np.float32], masks: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert np.array_equal(masks[0, :, :, 0], holes)
+        assert masks.dtype == np.float32
+        return np.full_like(batch, 0.5)
+
+    ((_, filled),) = tiles.apply(network, pixels, tiles.plan(20, 30, 0, 1), holes)
+    assert filled.dtype == depth
+    assert np.array_equal(filled[~holes], pixels[~holes])
+    assert (filled[holes] == round(np.iinfo(depth).max / 2)).all()
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_pixels_that_a_network_leaves_as_they_are_come_back_bit_for_bit_in_every_depth(depth: type[np.integer]) -> None:
+    pixels = np.arange(np.iinfo(depth).max + 1, dtype=depth).reshape(-1, 16, 1)
+    ((_, same),) = tiles.apply(lambda batch: batch, pixels, tiles.plan(*pixels.shape[:2], 0, 1))
+    assert np.array_equal(same, pixels)
+
+
+@given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=20))
+@settings(max_examples=200)
+def test_the_rectangles_around_holes_cover_them_and_neither_overlap_nor_touch(marked: list[tuple[int, int]]) -> None:
+    cells = np.zeros((12, 12), bool)
+    for cell in marked:
+        cells[cell] = True
+    grown = np.zeros((14, 14), int)
+    covered = np.zeros((12, 12), int)
+    for top, bottom, left, right in tiles._rectangles(cells):
+        covered[top:bottom, left:right] += 1
+        assert not grown[top + 1 : bottom + 1, left + 1 : right + 1].any(), "two touch: a hole of one reaches into the other"
+        grown[top : bottom + 2, left : right + 2] += 1
+    assert covered.max() <= 1
+    assert (covered[cells] == 1).all()

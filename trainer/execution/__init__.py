@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 class Described:
     """What a job, the log, `/v1/system` and `lacunad doctor` say of where a network runs."""
 
-    executor: str  # openvino, tensorflow
+    executor: str  # openvino, tensorflow; opencv for classical methods
     precision: str  # float32, bfloat16
     device: str  # cpu, gpu
 

@@ -25,7 +25,7 @@ def exported(artifact: Path, cached: Path, look: Callable[[], None] = lambda: No
     described = manifest.read(artifact)
     if found := export.read(artifact / export.FOLDER, described):
         return found
-    place = cached / f"{described.reference}.{described.weights_sha256[:16]}.{export.exporter()}"
+    place = cached / f"{described.reference}.{described.hash_of_weights[:16]}.{export.exporter()}"
     if found := export.read(place, described):
         return found
     cached.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def exported(artifact: Path, cached: Path, look: Callable[[], None] = lambda: No
             shutil.rmtree(left, ignore_errors=True)
         events.emit("model.exporting", model=described.reference)
         export.make(artifact, place, look)
-        for older in cached.glob(f"{described.reference}.{described.weights_sha256[:16]}.*"):
+        for older in cached.glob(f"{described.reference}.{described.hash_of_weights[:16]}.*"):
             if older != place:
                 shutil.rmtree(older, ignore_errors=True)
     if found := export.read(place, described):

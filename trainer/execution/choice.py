@@ -1,8 +1,12 @@
 """Which executor runs the networks: on a GPU TensorFlow, on a CPU OpenVINO, or what the setting says."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.execution import Executor, openvino, tensorflow
+from shared.models import manifest
+from trainer.execution import Described, Executor, Network, classic, openvino, tensorflow
+from trainer.execution.classic import ClassicExecutor
 from trainer.execution.openvino import OpenVinoExecutor
 from trainer.execution.tensorflow import TensorFlowExecutor
 
@@ -19,6 +23,22 @@ def check(setting: str) -> None:
         raise CannotRun("OpenVINO is not installed: install requirements/serving.txt, or set LACUNA_EXECUTOR=tensorflow.")
     if setting == "tensorflow" and not tensorflow.installed():
         raise CannotRun("TensorFlow is not installed: install requirements/full.txt, or set LACUNA_EXECUTOR=openvino.")
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """An executor that hands each artifact to the one that fits: a classical method to OpenCV, all else to `networks`."""
+
+    networks: Executor
+
+    def load(self, artifact: Path, look: Callable[[], None] = lambda: None) -> Network:
+        """See `Executor.load`."""
+        fits = ClassicExecutor() if manifest.read(artifact).architecture == classic.ARCHITECTURE else self.networks
+        return fits.load(artifact, look)
+
+    def describe(self) -> Described:
+        """See `Executor.describe`."""
+        return self.networks.describe()
 
 
 def choose(setting: str, cached: Path, precision: str | None = None) -> Executor:

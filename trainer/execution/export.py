@@ -189,7 +189,7 @@ def _export(model: Path, folder: Path) -> Record:
     config = networks.parse(described.architecture, described.config)
     multiple, halo = architecture.multiple(config), architecture.halo(config)
     record = Record(
-        described.reference, described.weights_sha256, exporter(), {}, multiple, halo, architecture.bytes_per_pixel(config), 0.0, 0.0
+        described.reference, described.hash_of_weights, exporter(), {}, multiple, halo, architecture.bytes_per_pixel(config), 0.0, 0.0
     )
     try:
         keras_network.export(str(folder / NETWORK), format="openvino", verbose=False)
