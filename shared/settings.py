@@ -30,7 +30,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     home: Path = Field(default_factory=_home, description="where the database, pictures and running parts keep their files")
-    database_url: str = Field("", description="SQLite database; empty: `lacuna.db` under HOME")
+    database_url: str = Field("", description="SQLite or PostgreSQL database; empty: SQLite, `lacuna.db` under HOME")
     redis_url: str = Field("", description="Redis or Valkey for the bells; empty: the embedded one, on a socket under HOME")
     bind: str = Field("127.0.0.1:8080", description="address and port of the API")
     hosts: tuple[str, ...] = Field(("localhost", "127.0.0.1", "[::1]"), min_length=1, description="host names that are answered")
@@ -89,8 +89,10 @@ class Settings(BaseModel):
             raise ValueError("LEASE_SECONDS must be at least twice RENEW_SECONDS, so that one lost renewal loses no lease")
         if self.sweep_seconds < self.request_seconds:
             raise ValueError("SWEEP_SECONDS must be at least REQUEST_SECONDS, so that no upload under way is swept")
-        if self.database_url and not self.database_url.startswith("sqlite:///"):
-            raise ValueError("DATABASE_URL must begin with sqlite:/// (PostgreSQL is not supported yet)")
+        if self.database_url and not self.database_url.startswith(("sqlite:///", "postgresql+psycopg://", "postgresql://")):
+            raise ValueError(
+                "DATABASE_URL must look like postgresql+psycopg://USER:PASSWORD@HOST/NAME or sqlite:////var/lib/lacuna/lacuna.db"
+            )
         if self.database_url.removeprefix("sqlite:///") in {"", ":memory:"} and self.database_url:
             raise ValueError("DATABASE_URL must name a file, which all parts share: sqlite:////var/lib/lacuna/lacuna.db")
         if self.redis_url and not _is_redis(self.redis_url):

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 from shared import events
 from shared.blobs.store import Blobs
+from shared.database.engine import AWAY
 from shared.jobs.job import State, Success
 from shared.jobs.store import Jobs
 from worker import patience
-from worker.patience import AWAY, until_answered
+from worker.patience import until_answered
 
 GATHER_SECONDS = 0.02
 GROUP = 64

@@ -1,7 +1,10 @@
 """The moves of shared/jobs/job.py, one statement each. The rows a statement touched are the answer.
 
 Every write of an attempt names the token it was claimed with: after a cancel, a reap or another claim it touches no row,
-and "no longer ours" is an ordinary answer. Time is the database's (`now_ms`).
+and "no longer ours" is an ordinary answer. Time is the database's (`now_ms`, and `clock_ms` for leases).
+
+On PostgreSQL rows are locked one by one. Nobody waits for another in a ring: who picks rows skips what is locked, and who
+writes several of its own takes them in the order of their ids.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,11 +30,9 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as insert_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
 from shared import events
-from shared.database.engine import READ_ONLY, now_ms
+from shared.database.engine import READ_ONLY, clock_ms, now_ms, upsert
 from shared.database.tables import batches, flows, job_metrics, jobs, lanes, models, reservations
 from shared.errors import Outcome, Refused
 from shared.jobs import turns
@@ -126,7 +127,7 @@ class Jobs:
                     .where(jobs.c.id.in_([row.id for row in chosen]), _may(Move.CLAIM))
                     .values(
                         state=State.RUNNING, token=jobs.c.token + 1, attempts=jobs.c.attempts + 1, worker=worker,
-                        lease_until=now_ms() + self._lease_ms, started_at=func.coalesce(jobs.c.started_at, now_ms()),
+                        lease_until=clock_ms() + self._lease_ms, started_at=func.coalesce(jobs.c.started_at, now_ms()),
                         progress_done=0, progress_total=0, **_changed,
                     )
                     .returning(*_columns)
@@ -149,7 +150,9 @@ class Jobs:
         `progressed` names those whose progress is written. A lease is renewed also after it lapsed, as long as nobody reaped.
         """
         written = [pair for pair in progressed if pair in held]
+        ours = select(jobs.c.id, jobs.c.token).where(_attempts(held), _may(Move.RENEW)).order_by(jobs.c.id)
         with self._engine.begin() as connection:
+            kept = frozenset((row.id, row.token) for row in connection.execute(ours.with_for_update() if written or renew else ours))
             if written:
                 connection.execute(
                     update(jobs)
@@ -160,21 +163,16 @@ class Jobs:
                         **_changed,
                     )
                 )
-            ours: Any = select(jobs.c.id, jobs.c.token).where(_attempts(held), _may(Move.RENEW))
             if renew:
-                ours = (
-                    update(jobs)
-                    .where(_attempts(held), _may(Move.RENEW))
-                    .values(lease_until=now_ms() + self._lease_ms)
-                    .returning(jobs.c.id, jobs.c.token)
-                )
-            return frozenset((row.id, row.token) for row in connection.execute(ours))
+                renewed = update(jobs).where(_attempts(kept), _may(Move.RENEW)).values(lease_until=clock_ms() + self._lease_ms)
+                connection.execute(renewed)
+        return kept
 
     def succeed(self, group: Sequence[Success]) -> frozenset[str]:
         """SUCCEED: one transaction for the group, one guarded statement for each row. The ids that were still ours."""
         done = []
         with self._engine.begin() as connection:
-            for success in group:
+            for success in sorted(group, key=lambda success: success.job.id):
                 job = success.job
                 statement = (
                     update(jobs)
@@ -229,9 +227,10 @@ class Jobs:
         With `pardon` none is: the statement only shows that the database can be written.
         """
         again = jobs.c.attempts < jobs.c.max_attempts
+        lapsed = select(jobs.c.id).where(_may(Move.REAP), jobs.c.lease_until < now_ms(), *([false()] if pardon else []))
         statement = (
             update(jobs)
-            .where(_may(Move.REAP), jobs.c.lease_until < now_ms(), *([false()] if pardon else []))
+            .where(jobs.c.id.in_(lapsed.with_for_update(skip_locked=True)), _may(Move.REAP))
             .values(**_requeued_or_failed(again, WORKER_LOST, REAPED_DUE_MS), alone=True)
             .returning(*_columns)
         )
@@ -269,7 +268,7 @@ class Jobs:
             row = connection.execute(statement).one_or_none()
         return _job(row) if row is not None else None
 
-    def page(self, owner_id: str, filters: Mapping[str, str], limit: int, before: str | None) -> list[Job]:
+    def page(self, owner_id: str, filters: Mapping[str, str | int], limit: int, before: str | None) -> list[Job]:
         """Newest first, at most `limit`, older than the job `before`. `filters` are columns and the values they must have."""
         statement = select(*_columns).where(jobs.c.owner_id == owner_id, *(jobs.c[name] == value for name, value in filters.items()))
         if before is not None:
@@ -300,6 +299,7 @@ class Jobs:
             .where(jobs.c.state == State.QUEUED, jobs.c.due_at <= now_ms(), jobs.c.rung_at < now_ms() - int(older_than_seconds * 1000))
             .order_by(jobs.c.turn)
             .limit(limit)
+            .with_for_update(skip_locked=True)
         )
         with self._engine.begin() as connection:
             statement = update(jobs).where(jobs.c.id.in_(due.scalar_subquery())).values(rung_at=now_ms())
@@ -327,11 +327,12 @@ class Jobs:
 
         Raises `Refused("idempotency_in_progress")` while another request with this key is being received.
         """
-        upsert = insert_sqlite if self._engine.dialect.name == "sqlite" else insert_postgresql
-        statement = upsert(reservations).values(owner_id=owner_id, key=key, token=1, until=now_ms() + RESERVED_MS, created_at=now_ms())
+        statement = upsert(self._engine, reservations).values(
+            owner_id=owner_id, key=key, token=1, until=clock_ms() + RESERVED_MS, created_at=now_ms()
+        )
         taken = statement.on_conflict_do_update(
             index_elements=["owner_id", "key"],
-            set_={"token": reservations.c.token + 1, "until": now_ms() + RESERVED_MS},
+            set_={"token": reservations.c.token + 1, "until": clock_ms() + RESERVED_MS},
             where=and_(reservations.c.job_id.is_(None), reservations.c.until < now_ms()),
         ).returning(reservations.c.token)
         with self._engine.begin() as connection:
@@ -342,15 +343,15 @@ class Jobs:
                 select(reservations.c.job_id, reservations.c.fingerprint).where(
                     reservations.c.owner_id == owner_id, reservations.c.key == key
                 )
-            ).one()
-        if row.job_id is None:
+            ).one_or_none()
+        if row is None or row.job_id is None:  # none: it was dropped just now
             raise Refused("idempotency_in_progress", retry_after_s=1)
         return Replay(row.job_id, row.fingerprint)
 
     def renew_reservation(self, reservation: Reservation) -> None:
         """Keep it while bytes come."""
         with self._engine.begin() as connection:
-            connection.execute(update(reservations).where(*_reserved(reservation)).values(until=now_ms() + RESERVED_MS))
+            connection.execute(update(reservations).where(*_reserved(reservation)).values(until=clock_ms() + RESERVED_MS))
 
     def drop_reservation(self, reservation: Reservation) -> None:
         """The request was refused: its key is free again."""
@@ -428,15 +429,17 @@ def _due(lane: Lane, alone: bool) -> Any:
 
 
 def _take_turn(connection: Connection, new: NewJob) -> float:
-    """Place the job in its lane and remember the place as the last of its flow."""
+    """Place the job in its lane and remember the place as the last of its flow, whose row is locked until the commit."""
     flow = and_(flows.c.owner_id == new.owner_id, flows.c.batch_id == "", flows.c.lane == new.lane)
+    last_turn = select(flows.c.last_turn).where(flow).with_for_update()
+    last = connection.execute(last_turn).scalar_one_or_none()
+    if last is None:  # its first job, or two at once
+        first = upsert(connection.engine, flows).values(owner_id=new.owner_id, batch_id="", lane=new.lane, last_turn=0.0)
+        connection.execute(first.on_conflict_do_nothing())
+        last = connection.execute(last_turn).scalar_one()
     v = connection.execute(select(lanes.c.v).where(lanes.c.name == new.lane)).scalar_one()
-    last = connection.execute(select(flows.c.last_turn).where(flow).with_for_update()).scalar_one_or_none()
-    turn = turns.place(v, last or 0.0, new.cost_mpx)
-    if last is None:
-        connection.execute(insert(flows).values(owner_id=new.owner_id, batch_id="", lane=new.lane, last_turn=turn))
-    else:
-        connection.execute(update(flows).where(flow).values(last_turn=turn))
+    turn = turns.place(v, last, new.cost_mpx)
+    connection.execute(update(flows).where(flow).values(last_turn=turn))
     return turn
 
 

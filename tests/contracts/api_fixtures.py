@@ -1,12 +1,10 @@
 """A house for the API's contract: real database, real folder, bells in memory. Not a plugin: each test module names its own fixture."""
 
-import functools
 import hashlib
 import io
 import json
 import queue
 import struct
-import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -34,6 +32,7 @@ from shared.models.manifest import Manifest
 from shared.models.store import Models
 from shared.settings import Settings
 from shared.workers.store import Workers
+from tests.databases import Prepared
 
 SOON = 30.0  # seconds after which a test gives up; nothing is measured by it
 
@@ -175,26 +174,36 @@ class House:
             assert watch._changed.wait_for(lambda: watch._waited.total() == count, SOON)
 
 
-@functools.cache
-def migrated() -> bytes:
-    """A database with its tables and one model, made once."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "lacuna.db"
-        engine = open_database(f"sqlite:///{file}")
-        migrate(engine)
-        Models(engine).register([manifest()])
-        engine.dispose()
-        return file.read_bytes()
+def _prepare(engine: Engine) -> None:
+    migrate(engine)
+    Models(engine).register([manifest()])
+
+
+HOUSED = Prepared(_prepare)  # with its tables and one model
 
 
 @contextmanager
-def open_house(home: Path, busy_ms: int | None = None, **settings: Any) -> Iterator[House]:
-    known = Settings.model_validate({"home": home, "min_free": 0, "redis_url": "redis://127.0.0.1:1/0", **settings})
+def open_house(home: Path, database: str = "sqlite", busy_ms: int | None = None, **settings: Any) -> Iterator[House]:
     home.mkdir(parents=True, exist_ok=True)
-    (home / "lacuna.db").write_bytes(migrated())
+    with HOUSED.taken(database, home) as url:
+        known = Settings.model_validate(
+            {"home": home, "database_url": url, "min_free": 0, "redis_url": "redis://127.0.0.1:1/0", **settings}
+        )
+        with _housed(known, busy_ms) as house:
+            yield house
+
+
+@contextmanager
+def _housed(known: Settings, busy_ms: int | None) -> Iterator[House]:
     engine = open_database(known.database)
     if busy_ms is not None:
-        event.listen(engine, "connect", lambda connection, _: connection.execute(f"PRAGMA busy_timeout={busy_ms}").close())
+        impatient = f"PRAGMA busy_timeout={busy_ms}" if engine.dialect.name == "sqlite" else f"SET lock_timeout={busy_ms}"
+
+        def hurry(connection: Any, _record: Any) -> None:
+            connection.execute(impatient)
+            connection.commit()
+
+        event.listen(engine, "connect", hurry)
     jobs, models = Jobs(engine, known.lease_seconds), Models(engine)
     bells = Bells(jobs)
     ports = Ports(

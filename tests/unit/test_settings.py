@@ -64,7 +64,7 @@ def test_what_a_parent_tells_its_child_and_what_the_client_reads_are_no_settings
         ("LACUNA_BIND", "0.0.0.0:8080"),
         ("LACUNA_BIND", "192.0.2.1:8080"),
         ("LACUNA_BIND", "127.0.0.1:²"),
-        ("LACUNA_DATABASE_URL", "postgresql://db/lacuna"),
+        ("LACUNA_DATABASE_URL", "mysql://db/lacuna"),
         ("LACUNA_REDIS_URL", "localhost:6379"),
         ("LACUNA_REDIS_URL", "amqp://localhost"),  # the guard against forged messages stands before Redis only
         ("LACUNA_REDIS_URL", "redis://localhost:port/0"),
