@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 from uuid_utils import uuid7
 
-from api import health, jobs, models, openapi, problems, restorations, system
+from api import health, jobs, models, openapi, owner, problems, restorations, system
 from api.wiring import Ports
 from shared import events
 from shared.errors import Refused
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-MODULES = (restorations, jobs, models, system, health)
+MODULES = (restorations, jobs, models, owner, system, health)
 
 
 def create_app(open_ports: Callable[[], Ports]) -> Flask:
@@ -53,15 +53,17 @@ def _begin() -> None:
 
 
 def _guard() -> None:
-    """Answer known host names only (DNS rebinding), and unsafe methods only to ourselves and to programs."""
-    from flask import current_app
-
+    """Answer known host names only (DNS rebinding), unsafe methods only to ourselves and to programs, and owners of keys only."""
     ports: Ports = current_app.extensions["lacuna"]()
     host = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
     if host.lower() not in (name.lower() for name in ports.settings.hosts):
         raise Refused("host_refused", f"“{host[: problems.SHOWN]}” is not served here; add it to LACUNA_HOSTS if it should be.")
-    if request.method in SAFE:
-        return
+    if request.method not in SAFE:
+        _check_origin()
+    owner.identify(ports)
+
+
+def _check_origin() -> None:
     origin = request.headers.get("Origin")
     if origin is not None and origin != f"{request.scheme}://{request.host}":
         raise Refused("origin_refused")

@@ -8,9 +8,15 @@ from markupsafe import Markup, escape
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from api.owner import COOKIE, OPEN
 from api.routes import Operation
 from api.schemas import Problem
 from shared.errors import CODES
+
+SCHEMES = {
+    "key": {"type": "http", "scheme": "bearer", "description": "made by `lacunad keys add`"},
+    "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "set by POST /v1/session"},
+}
 
 
 def install(app: Flask, operations: list[Operation], version: str) -> None:
@@ -38,7 +44,8 @@ def describe(operations: list[Operation], version: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Lacuna", "version": version, "description": "Removes noise from pictures, on your own machines."},
         "paths": paths,
-        "components": {"schemas": definitions.get("$defs", {})},
+        "components": {"schemas": definitions.get("$defs", {}), "securitySchemes": SCHEMES},
+        "security": [{}, *({name: []} for name in SCHEMES)],  # none where the API is reached from its own machine only
     }
 
 
@@ -63,7 +70,9 @@ def _operation(operation: Operation) -> dict[str, Any]:
             "additionalProperties": False,
         }
         described["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": body}}}
-    described["responses"] = {str(status): _answer(answer) for status, answer in operation.answers.items()} | _problems(operation.problems)
+    described["responses"] = {str(status): _answer(answer) for status, answer in operation.answers.items()} | _problems(
+        operation.problems if operation.rule in OPEN else (*operation.problems, "key_required", "key_refused")
+    )
     return described
 
 

@@ -84,6 +84,8 @@ def parse_query(form: type[F]) -> F:
 
 def _ours(error: LacunaError) -> Response:
     response = answer(error.code, error.detail, fields=error.fields)
+    if error.kind.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response

@@ -30,6 +30,7 @@ class Choices:
     """What holds for every command."""
 
     server: str = DEFAULT_SERVER
+    key: str | None = None
     as_json: bool = False
 
 
@@ -88,11 +89,22 @@ def _choose_json(context: click.Context, _: click.Parameter, value: bool) -> Non
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @choices("LACUNA_SERVER")
-def main() -> None:
+@click.option(
+    "--key",
+    metavar="KEY",
+    envvar="LACUNA_KEY",
+    show_envvar=True,
+    help="For a server that asks for one; others see options, so rather the variable.",
+)
+@click.pass_context
+def main(context: click.Context, key: str | None) -> None:
     """Restore pictures with a Lacuna server.
 
     Exit status: 0 all done, 1 some failed, 2 the command was not understood, 3 the server is away or at fault.
     """
+    if key is not None and not (key.isascii() and key.isprintable()):  # it goes into a header
+        raise click.BadParameter("A key is what `lacunad keys add` printed, on one line.", param_hint="LACUNA_KEY")
+    context.ensure_object(Choices).key = key
 
 
 @main.command(short_help="Restore pictures, four at a time.")
@@ -119,7 +131,7 @@ def restore(chosen: Choices, /, files: tuple[Path, ...], out: str | None, **orde
     from client.restoring import Order, Restoring, exit_status
 
     screen = _screen(as_json=chosen.as_json)
-    restoring = Restoring(chosen.server, Order(files, _destination(files, out, order["format"]), **order), screen)
+    restoring = Restoring(chosen.server, Order(files, _destination(files, out, order["format"]), **order), screen, key=chosen.key)
     try:
         with screen.showing():
             outcomes = restoring.run()
@@ -175,7 +187,7 @@ def jobs(chosen: Choices, job_id: str | None, cancel: bool, state: str | None, l
 
     if cancel and job_id is None:
         raise click.UsageError("--cancel needs the ID of a job. `lacuna jobs` lists them.")
-    with Lacuna(chosen.server) as lacuna:
+    with Lacuna(chosen.server, key=chosen.key) as lacuna:
         if job_id is None:
             listed = lacuna.jobs(state=state, limit=limit)
             _print(chosen, listed, lambda: job_table(listed, datetime.now(UTC), _name_width()), none="There are no jobs.")
@@ -195,7 +207,7 @@ def models(context: click.Context) -> None:
     from client.listings import model_table
 
     chosen = context.ensure_object(Choices)
-    with Lacuna(chosen.server) as lacuna:
+    with Lacuna(chosen.server, key=chosen.key) as lacuna:
         listed = lacuna.models()
     _print(chosen, listed, lambda: model_table(listed), none="There are no models.")
 
@@ -213,7 +225,7 @@ def add(chosen: Choices, folder: Path) -> None:
     for name in ("manifest.json", "weights.safetensors"):
         if not (folder / name).is_file():
             raise click.UsageError(f"{folder} holds no {name}. Name the folder that a training wrote.")
-    with Lacuna(chosen.server) as lacuna:
+    with Lacuna(chosen.server, key=chosen.key) as lacuna:
         job_id = lacuna.add_model(folder)["id"]
         if lacuna.job(job_id, wait_s=TRAINER_WAIT_S)["state"] == "queued":
             click.echo("Waiting for a trainer. `lacunad up` starts one where TensorFlow is installed.", err=True)

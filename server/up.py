@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO
 
-from server import valkey
+from server import keys, valkey
 from server.migration import migrate
 from shared import children, events
 from shared.bells import reach
@@ -80,7 +80,7 @@ def up(settings: Settings, say: Callable[[str], None]) -> None:
     lock = _lock(settings)
     _check_port(settings)
     check_executor(settings)
-    for sentence in migrate(settings):
+    for sentence in [*migrate(settings), *keys.first(settings)]:
         say(sentence)
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 PREFIX = "LACUNA_"
 CHILD_PREFIX = "LACUNA_CHILD_"  # what a parent tells its child; not settings
-CLIENTS = frozenset({"LACUNA_SERVER"})  # what `lacuna` reads; whoever sets it may also start a server
+CLIENTS = frozenset({"LACUNA_SERVER", "LACUNA_KEY"})  # what `lacuna` reads; whoever sets it may also start a server
 FILE = Path("lacuna.toml")
 HOST = re.compile(r"[^:\[\]/]+|\[[0-9A-Fa-f:.]+\]")
 
@@ -77,8 +77,8 @@ class Settings(BaseModel):
             raise ValueError("BIND must have an IPv6 address in brackets: [::1]:8080")
         if odd := set("%?#") & set(str(self.home)):
             raise ValueError(f"HOME must not hold {' '.join(sorted(odd))}: it becomes a part of addresses in which these mean something")
-        if not _is_loopback(host):
-            raise ValueError("BIND must be a loopback address: keys, which other addresses need, do not exist yet")
+        if not _is_address(host):
+            raise ValueError("BIND takes the address of this machine that is listened on: 127.0.0.1:8080, or 0.0.0.0:8080 for all")
         if strange := [name for name in self.hosts if not HOST.fullmatch(name)]:
             raise ValueError(f"HOSTS takes names without a port, and IPv6 addresses in brackets; {strange[0]} is neither")
         return self
@@ -98,6 +98,12 @@ class Settings(BaseModel):
         if self.redis_url and not _is_redis(self.redis_url):
             raise ValueError("REDIS_URL must look like redis://HOST:6379/0, rediss://… or redis+socket://PATH?virtual_host=0")
         return self
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether anybody but this machine's own users can reach the API."""
+        host, _, _ = self.bind.rpartition(":")
+        return not all(map(_is_loopback, (host, *self.hosts)))
 
     @property
     def database(self) -> str:
@@ -151,6 +157,14 @@ def load(environ: dict[str, str] | None = None, file: Path = FILE) -> Settings:
 
 def _sets(name: str) -> bool:
     return name.startswith(PREFIX) and not name.startswith(CHILD_PREFIX) and name not in CLIENTS
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return host == "localhost"
+    return True
 
 
 def _is_loopback(host: str) -> bool:

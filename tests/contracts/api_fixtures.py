@@ -28,6 +28,7 @@ from shared.database.tables import reservations
 from shared.errors import Outcome
 from shared.jobs.job import Job, Lane, Success, blob_key, result_part
 from shared.jobs.store import Jobs
+from shared.keys.store import Keys
 from shared.models.manifest import Manifest
 from shared.models.store import Models
 from shared.settings import Settings
@@ -104,20 +105,23 @@ class House:
     ports: Ports
     bells: Bells
     blobs: Path
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)  # that every request carries
 
     def __post_init__(self) -> None:
         self.app = create_app(lambda: self.ports)
         self.jobs = self.ports.jobs
 
     def get(self, path: str, **options: Any) -> Answer:
-        return cast("Answer", self.app.test_client().get(path, buffered=True, **options))
+        return cast("Answer", self.app.test_client().get(path, buffered=True, **self._with_headers(options)))
 
     def head(self, path: str, **options: Any) -> Answer:
-        return cast("Answer", self.app.test_client().head(path, buffered=True, **options))
+        return cast("Answer", self.app.test_client().head(path, buffered=True, **self._with_headers(options)))
 
     def post(self, path: str, **options: Any) -> Answer:
-        return cast("Answer", self.app.test_client().post(path, **options))
+        return cast("Answer", self.app.test_client().post(path, **self._with_headers(options)))
+
+    def _with_headers(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {**options, "headers": {**self.headers, **(options.get("headers") or {})}}
 
     def restore(self, picture: bytes | None = None, name: str = "a.png", headers: dict[str, str] | None = None, **fields: Any) -> Answer:
         image = (io.BytesIO(png() if picture is None else picture), name)
@@ -211,6 +215,7 @@ def _housed(known: Settings, busy_ms: int | None) -> Iterator[House]:
         jobs=jobs,
         models=models,
         workers=Workers(engine, known.lease_seconds),
+        keys=Keys(engine),
         blobs=LocalBlobs(known.blobs),
         ringer=bells,
         watch=Watch(jobs),

@@ -124,6 +124,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "bad format": ({"fields": {"format": "gif"}}, "invalid_field"),
     "bad speed": ({"fields": {"speed": "8"}}, "invalid_field"),
     "bad lane": ({"fields": {"lane": "train"}}, "invalid_field"),
+    "a label that no database can hold": ({"fields": {"label": "a\0b"}}, "invalid_field"),
     "long label": ({"fields": {"label": "x" * 201}}, "invalid_field"),
     "label as a file": ({"data": body(IMAGE, part('name="label"; filename="l"', b"x"))}, "invalid_field"),
     "image twice": ({"data": body(IMAGE, IMAGE)}, "invalid_field"),
