@@ -126,6 +126,11 @@ class Settings(BaseModel):
         return self.home / "networks"
 
     @property
+    def metrics(self) -> Path:
+        """Where each process counts."""
+        return self.home / "metrics"
+
+    @property
     def run(self) -> Path:
         """The folder of locks, sockets and the like; worthless when nothing runs."""
         return self.home / "run"

@@ -7,6 +7,7 @@ On PostgreSQL rows are locked one by one. Nobody waits for another in a ring: wh
 writes several of its own takes them in the order of their ids.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,7 @@ from shared.jobs.job import FIELDS, FINAL, MOVES, Job, Kind, Lane, Move, NewJob,
 RESERVED_MS = 60_000
 KEPT_MS = 24 * 3_600_000  # an Idempotency-Key is kept as long as its job, and at least a day
 POSITIONS = 1_000
+PACED = 32  # jobs whose pace is a lane's
 REAPED_DUE_MS = 1_000
 WORKER_LOST = {
     "code": "worker_lost",
@@ -67,6 +69,17 @@ class Replay:
 
     job_id: str
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What waits in a lane."""
+
+    lane: Lane
+    jobs: int
+    pixels: int
+    oldest_seconds: float  # since when the oldest waits; 0 if none does
+    seconds: float | None  # until all are done; None while nothing in the lane ended yet that tells
 
 
 class Jobs:
@@ -114,6 +127,7 @@ class Jobs:
 
         Without `alone` those that must run alone are passed over: one runs already.
         """
+        began = time.monotonic()
         with self._engine.begin() as connection:
             for lane in lanes_in_order:
                 due = connection.execute(_due(lane, alone)).all()
@@ -138,8 +152,10 @@ class Jobs:
                 break
             else:
                 return []
+        took_ms = round((time.monotonic() - began) * 1000, 1)
         for job in claimed:
-            events.emit("job.claimed", job_id=job.id, token=job.token, attempts=job.attempts, worker=worker)
+            waited_ms = (job.started_at or job.created_at) - job.created_at
+            _tell("job.claimed", job, attempts=job.attempts, worker=worker, lane=job.lane, waited_ms=waited_ms, ms=took_ms)
         return claimed
 
     def keep(
@@ -188,7 +204,12 @@ class Jobs:
                     _write_metrics(connection, job.id, success.metrics)
             _settle_models(connection, [success.job for success in group])
         for success in group:
-            events.emit("job.succeeded" if success.job.id in done else "job.lost", job_id=success.job.id, token=success.job.token)
+            job, result = success.job, success.result
+            if job.id in done:
+                pace = {"executor": result.get("executor"), "seconds": result.get("seconds"), "pixels": job.pixels}
+                _tell("job.succeeded", job, model=job.model, **pace)
+            else:
+                _tell("job.lost", job)
         return frozenset(done)
 
     def fail(self, job: Job, outcome: Outcome) -> bool:
@@ -238,7 +259,9 @@ class Jobs:
             reaped = [_job(row) for row in connection.execute(statement)]
             _settle_models(connection, reaped)
         for job in reaped:
-            events.emit("job.reaped", job_id=job.id, attempts=job.attempts, state=job.state)
+            _tell("job.reaped", job, attempts=job.attempts, state=job.state)
+            if job.state is State.FAILED:
+                _tell("job.failed", job, code=WORKER_LOST["code"])
         return reaped
 
     def cancel(self, owner_id: str, job_id: str) -> Job | None:
@@ -285,6 +308,21 @@ class Jobs:
         with self._reading() as connection:
             count = connection.execute(select(func.count()).select_from(ahead.subquery())).scalar_one()
         return count if count <= POSITIONS else None
+
+    def backlog(self) -> list[Backlog]:
+        """What waits in each lane, and how long it will take at the pace of the lane's last jobs."""
+        waiting = (
+            select(jobs.c.lane, func.count(), func.sum(jobs.c.pixels), now_ms() - func.min(jobs.c.created_at))
+            .where(jobs.c.state == State.QUEUED)
+            .group_by(jobs.c.lane)
+        )
+        with self._reading() as connection:
+            found = {lane: (count, int(pixels), age) for lane, count, pixels, age in connection.execute(waiting)}
+            paces = {lane: _ms_per_pixel(connection, lane) for lane in found}
+        return [
+            Backlog(lane, count, pixels, age / 1000, None if (pace := paces.get(lane)) is None else pixels * pace / 1000)
+            for lane, (count, pixels, age) in ((lane, found.get(lane, (0, 0, 0))) for lane in Lane)
+        ]
 
     def versions(self, ids: Iterable[str]) -> dict[str, int]:
         """The version of each of these jobs that exists: what the API's watch compares."""
@@ -373,7 +411,7 @@ class Jobs:
             state = connection.execute(statement.returning(jobs.c.state)).scalar_one_or_none()
             _settle_models(connection, [job])
         happened = "job.lost" if state is None else "job.failed" if state == State.FAILED else event
-        events.emit(happened, job_id=job.id, token=job.token, **told)
+        _tell(happened, job, **told)
         return state is not None
 
     def _reading(self) -> Any:
@@ -388,6 +426,11 @@ _NEW_FIELDS = (
 # what every visible change writes, and what every end does
 _changed: dict[str, Any] = {"version": jobs.c.version + 1, "changed_at": now_ms()}
 _ended: dict[str, Any] = {"lease_until": None, "worker": None, "finished_at": now_ms(), **_changed}
+
+
+def _tell(event: str, job: Job, **values: Any) -> None:
+    """With the id of the request that the job came by: who follows one finds all that became of it."""
+    events.emit(event, job_id=job.id, request_id=job.request_id, token=job.token, **values)
 
 
 def _may(move: Move) -> ColumnElement[bool]:
@@ -426,6 +469,20 @@ def _due(lane: Lane, alone: bool) -> Any:
         .limit(turns.GROUP_JOBS)
         .with_for_update(skip_locked=True)
     )
+
+
+def _ms_per_pixel(connection: Connection, lane: Lane) -> float | None:
+    """The pace of a lane's last jobs, however many worked at once: from one end to the next, but no longer than the job took."""
+    last = (
+        select(jobs.c.started_at, jobs.c.finished_at, jobs.c.pixels)
+        .where(jobs.c.state == State.SUCCEEDED, jobs.c.lane == lane)
+        .order_by(jobs.c.changed_at.desc())
+        .limit(PACED)
+    )
+    ended = sorted(connection.execute(last).all(), key=lambda row: row.finished_at)
+    before = [row.started_at for row in ended[:1]] + [row.finished_at for row in ended]
+    busy = sum(min(row.finished_at - earlier, row.finished_at - row.started_at) for earlier, row in zip(before, ended, strict=False))
+    return busy / sum(row.pixels for row in ended) if ended else None
 
 
 def _take_turn(connection: Connection, new: NewJob) -> float:

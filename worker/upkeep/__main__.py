@@ -2,10 +2,11 @@
 
 import signal
 import threading
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared import children, events, settings
+from shared import children, events, metrics, settings
 from shared.bells.celery import CeleryRinger, celery_app
 from shared.bells.ringer import BackgroundRinger
 from shared.blobs.local import LocalBlobs
@@ -24,6 +25,7 @@ def main() -> None:
     """Run until SIGTERM."""
     chosen = settings.load()
     events.configure()
+    metrics.start(chosen.metrics)
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     signal.signal(signal.SIGINT, lambda *_: stopping.set())
@@ -36,7 +38,9 @@ def main() -> None:
     blobs = LocalBlobs(chosen.blobs)
     ringer = BackgroundRinger(lambda: CeleryRinger(celery_app(chosen.redis)))
     reaper = Reaper(jobs, chosen.lease_seconds, chosen.tick_seconds)
-    threading.Thread(target=_sweep, args=[jobs, Models(engine), blobs, chosen.sweep_seconds, stopping], name="sweeper", daemon=True).start()
+    threading.Thread(
+        target=_sweep, args=[jobs, Models(engine), blobs, chosen.metrics, chosen.sweep_seconds, stopping], name="sweeper", daemon=True
+    ).start()
     while not stopping.is_set():
         try:
             reaper.reap()
@@ -47,11 +51,12 @@ def main() -> None:
         stopping.wait(chosen.tick_seconds)
 
 
-def _sweep(jobs: Jobs, models: Models, blobs: Blobs, grace_seconds: float, stopping: threading.Event) -> None:
+def _sweep(jobs: Jobs, models: Models, blobs: Blobs, counted: Path, grace_seconds: float, stopping: threading.Event) -> None:
     """In a thread of its own: with a hundred thousand blobs a sweep takes longer than the reaper may be late."""
     while not stopping.is_set():
         try:
             sweep(jobs, models, blobs, grace_seconds)
+            metrics.forget(counted)
         except (SQLAlchemyError, OSError) as error:  # the database or the disk is away: the next sweep tries again
             events.emit("upkeep.failed", reason=f"{type(error).__name__}: {error}"[:300])
         stopping.wait(min(grace_seconds / 4, LONGEST_PAUSE_SECONDS))
