@@ -13,7 +13,7 @@ from shared.database.engine import open_database
 from shared.database.tables import jobs as rows
 from shared.jobs.store import Jobs
 from shared.workers.store import Worker
-from tests.contracts.api_fixtures import House, open_house
+from tests.contracts.api_fixtures import House, code, open_house
 
 
 @pytest.fixture
@@ -64,10 +64,12 @@ def test_the_backlog_goes_by_the_pace_of_the_last_jobs_and_pauses_do_not_count(h
     assert told(house)["lacuna_backlog_seconds", "interactive"] == pytest.approx(10 * (4 + 0 + 2) / 3)
 
 
-def test_without_its_database_the_rest_is_told(house: House) -> None:
+def test_without_its_database_the_rest_is_told_and_requests_are_answered_as_busy(house: House) -> None:
     nowhere = open_database("postgresql+psycopg://lacuna@127.0.0.1:1/lacuna")
     house.ports = replace(house.ports, jobs=Jobs(nowhere, 30))
     house.app = create_app(lambda: house.ports)
     found = told(house)
     assert found["lacuna_database_up", None] == 0
     assert found["lacuna_disk_free_bytes", None] > 0
+    answer = house.get("/v1/jobs")
+    assert (code(answer), answer.status_code, answer.headers["Retry-After"]) == ("database_busy", 503, "2")

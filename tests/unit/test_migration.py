@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
+from server import doctor
 from server.migration import NewerDatabase, migrate
 from shared.database.engine import open_database
 from shared.database.tables import metadata
@@ -60,3 +61,16 @@ def test_the_migrations_make_the_tables_that_the_code_knows(settings: Settings) 
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
+
+
+def test_no_sentence_shows_the_password_of_the_database(tmp_path: Path) -> None:
+    with databases.empty("postgresql", tmp_path) as url:
+        secret = make_url(url).set(password="do-not-tell").render_as_string(hide_password=False)  # noqa: S106  # it opens nothing
+        settings = Settings(home=tmp_path, database_url=secret)
+        migrate(settings)
+        rewind(settings, "9999")
+        with pytest.raises(NewerDatabase) as refusal:
+            migrate(settings)
+        said = [str(refusal.value), *(str(finding) for finding in doctor.examine(settings))]
+    assert not [sentence for sentence in said if "do-not-tell" in sentence]
+    assert [sentence for sentence in said if "***" in sentence]
