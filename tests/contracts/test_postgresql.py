@@ -99,3 +99,9 @@ def test_a_server_that_is_not_there_is_away(engine: Engine) -> None:
 def test_what_only_reads_cannot_write(engine: Engine) -> None:
     with engine.connect().execution_options(**READ_ONLY) as connection, pytest.raises(DBAPIError, match="read-only"):
         connection.execute(insert(owners).values(id="x", created_at=0))
+
+
+def test_no_statement_waits_or_lasts_for_ever_whatever_the_server_says(engine: Engine) -> None:
+    with engine.connect() as connection:
+        for setting, value in {"lock_timeout": "5s", "statement_timeout": "1min", "transaction_isolation": "read committed"}.items():
+            assert connection.execute(text(f"SHOW {setting}")).scalar_one() == value
