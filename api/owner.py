@@ -1,6 +1,6 @@
 """Whose request it is. Where no key is needed none is looked at, and everybody is the owner `local`."""
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, current_app, g, request
 
 from api.routes import Routes
 from api.schemas import NoQuery
@@ -25,7 +25,7 @@ def identify(ports: Ports) -> None:
     if not ports.settings.needs_keys or request.path.startswith(OPEN):
         return
     key = _bearer() or request.cookies.get(COOKIE)
-    if key is None:
+    if not key:
         raise Refused("key_required")
     owner = ports.keys.owner_of(key)
     if owner is None:
@@ -46,8 +46,9 @@ def open_session() -> Response:
 
     For browsers, which cannot send headers along with pictures and event streams.
     """
+    ports: Ports = current_app.extensions["lacuna"]()
     response = Response(status=204)
-    if (key := _bearer()) is not None:
+    if ports.settings.needs_keys and (key := _bearer()):  # it was looked at before this was called
         response.set_cookie(COOKIE, key, httponly=True, samesite="Strict", secure=request.is_secure)
     return response
 

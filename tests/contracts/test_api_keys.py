@@ -81,4 +81,4 @@ def test_where_only_this_machine_asks_no_key_is_looked_at(tmp_path: Path) -> Non
     with open_house(tmp_path) as alone:
         for headers in ({}, bearer("x"), {"Cookie": "lacuna_key=x"}):
             assert alone.restore(headers=headers).json["owner"] == "local"
-        assert "Set-Cookie" not in alone.post("/v1/session").headers
+            assert "Set-Cookie" not in alone.post("/v1/session", headers=headers).headers
