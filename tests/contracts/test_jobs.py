@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 from sqlalchemy import Engine, delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from shared.database.engine import now_ms, open_database
+from shared.database.engine import clock_ms, now_ms, open_database
 from shared.database.tables import batches, flows, job_metrics, lanes, owners, reservations
 from shared.database.tables import jobs as rows
 from shared.errors import Outcome, Refused
@@ -180,8 +180,10 @@ def test_a_claim_raises_token_and_attempts_and_leases_for_the_stores_time(jobs: 
     jobs.accept(new_job())
     job = claimed(jobs)
     assert (job.state, job.token, job.attempts, job.worker) == (State.RUNNING, 1, 1, "w1")
+    with engine.connect() as connection:
+        later = connection.execute(select(clock_ms())).scalar_one()
     assert job.lease_until is not None
-    assert job.lease_until - job.changed_at == 30_000
+    assert job.changed_at + 30_000 <= job.lease_until <= later + 30_000, "it begins when it is written"
     assert job.started_at == job.changed_at
     assert now(jobs, job) == job
 
