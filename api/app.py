@@ -6,17 +6,18 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 from uuid_utils import uuid7
 
-from api import health, jobs, models, openapi, previews, problems, restorations, retries, stream, system
+from api import health, jobs, metrics, models, openapi, owner, previews, problems, restorations, retries, stream, system
 from api.wiring import Ports
 from shared import events
 from shared.errors import Refused
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-MODULES = (restorations, jobs, retries, previews, stream, models, system, health)
+MODULES = (restorations, jobs, retries, previews, stream, models, owner, system, metrics, health)
 
 
 def create_app(open_ports: Callable[[], Ports]) -> Flask:
@@ -26,6 +27,7 @@ def create_app(open_ports: Callable[[], Ports]) -> Flask:
     app.before_request(_begin)
     app.before_request(_guard)
     app.after_request(_finish)
+    app.teardown_request(lambda _: events.begin())  # the thread's next lines are not this request's
     problems.install(app)
     for module in MODULES:
         app.register_blueprint(module.routes.blueprint)
@@ -49,19 +51,22 @@ def _once(open_ports: Callable[[], Ports]) -> Callable[[], Ports]:
 def _begin() -> None:
     given = request.headers.get("X-Request-Id", "")
     g.request_id = given if REQUEST_ID.fullmatch(given) else str(uuid7())
+    events.begin(request_id=g.request_id)
     g.began = time.monotonic()
 
 
 def _guard() -> None:
-    """Answer known host names only (DNS rebinding), and unsafe methods only to ourselves and to programs."""
-    from flask import current_app
-
+    """Answer known host names only (DNS rebinding), unsafe methods only to ourselves and to programs, and owners of keys only."""
     ports: Ports = current_app.extensions["lacuna"]()
     host = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
     if host.lower() not in (name.lower() for name in ports.settings.hosts):
         raise Refused("host_refused", f"“{host[: problems.SHOWN]}” is not served here; add it to LACUNA_HOSTS if it should be.")
-    if request.method in SAFE:
-        return
+    if request.method not in SAFE:
+        _check_origin()
+    owner.identify(ports)
+
+
+def _check_origin() -> None:
     origin = request.headers.get("Origin")
     if origin is not None and origin != f"{request.scheme}://{request.host}":
         raise Refused("origin_refused")
@@ -77,7 +82,7 @@ def _finish(response: Response) -> Response:
     if request.path == "/healthz":  # asked every other second by who watches us
         return response
     milliseconds = round((time.monotonic() - g.began) * 1000, 1)
-    events.emit(
-        "request.answered", request_id=g.request_id, method=request.method, path=request.path, status=response.status_code, ms=milliseconds
-    )
+    route = request.url_rule.rule if request.url_rule is not None else "none"
+    method = request.method if request.method in METHODS else "other"  # a client may call it anything
+    events.emit("request.answered", method=method, path=request.path, route=route, status=response.status_code, ms=milliseconds)
     return response

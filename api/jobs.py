@@ -99,9 +99,12 @@ def list_jobs() -> Response:
     """Jobs, newest first."""
     ports: Ports = current_app.extensions["lacuna"]()
     query: JobsQuery = g.query
-    filters = {name: str(value) for name in ("state", "kind", "task", "lane", "label") if (value := getattr(query, name)) is not None}
+    filters: dict[str, str | int] = {
+        name: value for name in ("state", "kind", "task", "lane", "label") if (value := getattr(query, name)) is not None
+    }
     if query.model is not None:
-        filters["model_name"], _, filters["model_version"] = query.model.partition("@")
+        name, _, version = query.model.partition("@")
+        filters |= {"model_name": name, "model_version": int(version)}
     if query.batch is not None:
         filters["batch_id"] = known_id(query.batch)
     found = ports.jobs.page(owner_id(), filters, query.limit + 1, _read_cursor(query.cursor))

@@ -8,6 +8,7 @@ from markupsafe import Markup, escape
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from api.owner import COOKIE, OPEN
 from api.routes import Operation
 from api.schemas import Problem
 from shared.errors import CODES
@@ -15,6 +16,10 @@ from shared.errors import CODES
 _PATH = {  # what stands between the slashes of an address
     "job_id": {"type": "string", "format": "uuid"},
     "name": {"type": "string"},
+}
+SCHEMES = {
+    "key": {"type": "http", "scheme": "bearer", "description": "made by `lacunad keys add`"},
+    "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "set by POST /v1/session"},
 }
 
 
@@ -47,7 +52,8 @@ def describe(operations: list[Operation], version: str) -> dict[str, Any]:
             "description": "Removes noise from pictures and fills what is missing, on your own machines.",
         },
         "paths": paths,
-        "components": {"schemas": definitions.get("$defs", {})},
+        "components": {"schemas": definitions.get("$defs", {}), "securitySchemes": SCHEMES},
+        "security": [{}, *({name: []} for name in SCHEMES)],  # none where the API is reached from its own machine only
     }
 
 
@@ -72,7 +78,9 @@ def _operation(operation: Operation) -> dict[str, Any]:
             "additionalProperties": False,
         }
         described["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": body}}}
-    described["responses"] = {str(status): _answer(answer) for status, answer in operation.answers.items()} | _problems(operation.problems)
+    described["responses"] = {str(status): _answer(answer) for status, answer in operation.answers.items()} | _problems(
+        operation.problems if operation.rule in OPEN else (*operation.problems, "key_required", "key_refused")
+    )
     return described
 
 

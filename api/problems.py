@@ -5,11 +5,10 @@ from typing import Any, TypeVar
 
 from flask import Flask, Response, g, json, render_template, request
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
 from shared import events
+from shared.database.engine import AWAY
 from shared.errors import CODES, LacunaError, Refused
 
 SHOWN = 100  # characters of a name from outside that an answer repeats
@@ -30,8 +29,8 @@ def install(app: Flask) -> None:
     """Answer every error of `app` as a problem."""
     app.register_error_handler(LacunaError, _ours)
     app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(OperationalError, _busy)
-    app.register_error_handler(PoolTimeoutError, _busy)
+    for away in AWAY:
+        app.register_error_handler(away, _busy)
     app.register_error_handler(OSError, _storage)
     app.register_error_handler(Exception, _unforeseen)
     app.add_url_rule("/problems/<code>", "problem", page)
@@ -85,6 +84,8 @@ def parse_query(form: type[F]) -> F:
 
 def _ours(error: LacunaError) -> Response:
     response = answer(error.code, error.detail, fields=error.fields)
+    if error.kind.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response

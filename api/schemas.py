@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 
 def timestamp(milliseconds: int | None) -> str | None:
@@ -23,6 +24,13 @@ class Form(BaseModel):
     """Input. Unknown fields are refused by name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _storable(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str) and "\0" in value and info.field_name != "cursor":  # which is decoded before it is used
+            raise PydanticCustomError("nul", "It must not hold the character NUL, which PostgreSQL cannot store")
+        return value
 
 
 class FieldError(View):
@@ -215,6 +223,16 @@ class WorkerView(View):
     seen_at: str
 
 
+class LaneView(View):
+    """What waits in a lane."""
+
+    name: Literal["interactive", "bulk", "train"]
+    jobs: int
+    pixels: int
+    oldest_s: float = Field(description="since when the oldest of them waits")
+    backlog_s: float | None = Field(description="until they are done, at the pace of the last jobs; null if nobody can know yet")
+
+
 class DiskView(View):
     """Where pictures are kept, in bytes."""
 
@@ -227,6 +245,7 @@ class SystemView(View):
 
     version: str
     workers: list[WorkerView]
+    lanes: list[LaneView]
     disk: DiskView
 
 

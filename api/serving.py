@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from api import watch
-from shared import children, events, settings
+from shared import children, events, metrics, settings
 
 _settings = settings.load()
 
@@ -30,6 +30,7 @@ def on_starting(_server: Any) -> None:
 def post_fork(_server: Any, worker: Any) -> None:
     """In the process that answers."""
     events.configure()
+    metrics.start(_settings.metrics)
     threading.Thread(target=_end_after, args=[os.getppid()], name="orphan", daemon=True).start()
     leave = worker.handle_exit
 

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from flask import Blueprint, Response, current_app, json
 
 from api.routes import Routes
-from api.schemas import DiskView, NoQuery, SystemView, WorkerView, timestamp
+from api.schemas import DiskView, LaneView, NoQuery, SystemView, WorkerView, timestamp
 from api.wiring import Ports
 
 routes = Routes(Blueprint("system", __name__))
@@ -14,12 +14,16 @@ routes = Routes(Blueprint("system", __name__))
 
 @routes.add("GET", "/v1/system", {200: SystemView}, query=NoQuery, problems=("unknown_field", "database_busy"))
 def system() -> Response:
-    """The workers there are, what they run networks with, and the disk."""
+    """The workers there are, what they run networks with, what waits for them, and the disk."""
     ports: Ports = current_app.extensions["lacuna"]()
     workers = [
         WorkerView(**vars(seen) | {"started_at": timestamp(seen.started_at), "seen_at": timestamp(seen.seen_at)})
         for seen in ports.workers.list()
     ]
+    lanes = [
+        LaneView(name=lane.lane, jobs=lane.jobs, pixels=lane.pixels, oldest_s=lane.oldest_seconds, backlog_s=lane.seconds)
+        for lane in ports.jobs.backlog()
+    ]
     disk = DiskView(free=shutil.disk_usage(ports.settings.home).free, min_free=ports.settings.min_free)
-    view = SystemView(version=version("lacuna"), workers=workers, disk=disk)
+    view = SystemView(version=version("lacuna"), workers=workers, lanes=lanes, disk=disk)
     return Response(json.dumps(view.model_dump(mode="json")), content_type="application/json")

@@ -9,6 +9,7 @@ from shared.blobs.local import LocalBlobs
 from shared.blobs.store import Blobs
 from shared.database.engine import open_database
 from shared.jobs.store import Jobs
+from shared.keys.store import Keys
 from shared.models.store import Models
 from shared.settings import Settings
 from shared.workers.store import Workers
@@ -22,6 +23,7 @@ class Ports:
     jobs: Jobs
     models: Models
     workers: Workers
+    keys: Keys
     blobs: Blobs
     ringer: Ringer
     watch: Watch
@@ -38,6 +40,7 @@ def make(settings: Settings) -> Ports:
         jobs=jobs,
         models=Models(engine),
         workers=workers,
+        keys=Keys(engine),
         blobs=LocalBlobs(settings.blobs),
         ringer=BackgroundRinger(lambda: _celery_ringer(settings)),
         watch=Watch(jobs),

@@ -35,6 +35,7 @@ class Choices:
     """What holds for every command."""
 
     server: str = DEFAULT_SERVER
+    key: str | None = None
     as_json: bool = False
 
 
@@ -93,11 +94,22 @@ def _choose_json(context: click.Context, _: click.Parameter, value: bool) -> Non
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @choices("LACUNA_SERVER")
-def main() -> None:
+@click.option(
+    "--key",
+    metavar="KEY",
+    envvar="LACUNA_KEY",
+    show_envvar=True,
+    help="For a server that asks for one; others see options, so rather the variable.",
+)
+@click.pass_context
+def main(context: click.Context, key: str | None) -> None:
     """Restore pictures with a Lacuna server.
 
     Exit status: 0 all done, 1 some failed, 2 the command was not understood, 3 the server is away or at fault.
     """
+    if key is not None and not (key.isascii() and key.isprintable()):  # it goes into a header
+        raise click.BadParameter("A key is what `lacunad keys add` printed, on one line.", param_hint="LACUNA_KEY")
+    context.ensure_object(Choices).key = key
 
 
 @main.command(short_help="Restore pictures, four at a time.")
@@ -136,7 +148,9 @@ def restore(chosen: Choices, /, files: tuple[Path, ...], out: str | None, **orde
     if order["reference"] and len(files) > 1:
         raise click.UsageError("--reference is compared with one picture. Restore the others by themselves.")
     screen = _screen(len(files), as_json=chosen.as_json)
-    restoring = Restoring(chosen.server, Order(files, _destination(files, out, order["format"], order["task"]), **order), screen)
+    restoring = Restoring(
+        chosen.server, Order(files, _destination(files, out, order["format"], order["task"]), **order), screen, key=chosen.key
+    )
     try:
         with screen.showing():
             outcomes = restoring.run()
@@ -213,7 +227,7 @@ def jobs(context: click.Context, /, limit: int, **given: str | None) -> None:
     from client.listings import job_table
 
     chosen = context.ensure_object(Choices)
-    with Lacuna(chosen.server) as lacuna:
+    with Lacuna(chosen.server, key=chosen.key) as lacuna:
         listed = lacuna.jobs(limit=limit, **given)
     _print(chosen, listed, lambda: job_table(listed, datetime.now(UTC), _name_width()), none="There are no jobs.")
 
@@ -254,7 +268,7 @@ def watch(chosen: Choices, /, job_id: str | None, **given: str | None) -> None:
     from client.watching import Board, Changes
 
     shown: Board | Changes = Board() if sys.stdout.isatty() and not chosen.as_json else Changes(as_json=chosen.as_json)
-    with Lacuna(chosen.server) as lacuna:
+    with Lacuna(chosen.server, key=chosen.key) as lacuna:
         if job_id is None:
             shown.all(lacuna, {name: value for name, value in given.items() if value is not None})
             return
@@ -305,7 +319,7 @@ def _of_each(
     from client.http import Lacuna
 
     failed = []
-    with Lacuna(chosen.server) as lacuna:
+    with Lacuna(chosen.server, key=chosen.key) as lacuna:
         for job_id in job_ids:
             try:
                 done = act(lacuna, job_id)
@@ -333,7 +347,7 @@ def models(context: click.Context) -> None:
     from client.listings import model_table
 
     chosen = context.ensure_object(Choices)
-    with Lacuna(chosen.server) as lacuna:
+    with Lacuna(chosen.server, key=chosen.key) as lacuna:
         listed = lacuna.models()
     _print(chosen, listed, lambda: model_table(listed), none="There are no models.")
 
@@ -351,7 +365,7 @@ def add(chosen: Choices, folder: Path) -> None:
     for name in ("manifest.json", "weights.safetensors"):
         if not (folder / name).is_file():
             raise click.UsageError(f"{folder} holds no {name}. Name the folder that a training wrote.")
-    with Lacuna(chosen.server) as lacuna:
+    with Lacuna(chosen.server, key=chosen.key) as lacuna:
         job_id = lacuna.add_model(folder)["id"]
         if lacuna.job(job_id, wait_s=TRAINER_WAIT_S)["state"] == "queued":
             click.echo("Waiting for a trainer. `lacunad up` starts one where TensorFlow is installed.", err=True)

@@ -39,19 +39,19 @@ CHUNK_BYTES = 1 << 18
 
 
 class Lacuna:
-    """A client of the Lacuna at `base_url`. Threads may share it.
+    """A client of the Lacuna at `base_url`, with a key where it asks for one. Threads may share it.
 
     Once `stopped` is set (from any thread), pauses, uploads, waits and downloads end with `Stopped`.
     """
 
-    def __init__(self, base_url: str, *, stopped: threading.Event | None = None) -> None:
+    def __init__(self, base_url: str, *, key: str | None = None, stopped: threading.Event | None = None) -> None:
         self.base_url = base_url.rstrip("/")
         self._stopped = stopped or threading.Event()
         self._answered = False
         self._http = httpx.Client(
             base_url=self.base_url,
             timeout=httpx.Timeout(60, connect=5, pool=None),
-            headers={"User-Agent": "lacuna"},
+            headers={"User-Agent": "lacuna"} | ({"Authorization": f"Bearer {key}"} if key else {}),
             trust_env=not _is_loopback(self.base_url),  # a proxy cannot reach this machine's own addresses
             event_hooks={"response": [self._note_answer]},
         )

@@ -70,12 +70,12 @@ def exit_status(outcomes: Sequence[Outcome]) -> int:
 class Restoring:
     """One run over the files of an order."""
 
-    def __init__(self, base_url: str, order: Order, screen: Screen) -> None:
+    def __init__(self, base_url: str, order: Order, screen: Screen, *, key: str | None = None) -> None:
         self.order = order
         self.screen = screen
         self.canceled: list[str] = []  # ids of the jobs that were canceled because the user stopped the run
         self._stopped = threading.Event()
-        self._lacuna = Lacuna(base_url, stopped=self._stopped)
+        self._lacuna = Lacuna(base_url, key=key, stopped=self._stopped)
         self._under_way: dict[str, Path] = {}  # by the id of the job
         self._news: queue.SimpleQueue[tuple[Path, Job | None] | Future[Outcome]] = queue.SimpleQueue()
         self._unreachable: ServerUnreachable | None = None

@@ -53,11 +53,14 @@ def _home(settings: Settings) -> Finding:
 def _database(settings: Settings) -> Finding:
     if not settings.database_url and not (settings.home / "lacuna.db").exists():
         return Finding("database", "none yet", "`lacunad up` or `lacunad migrate` makes it.")
+    database = open_database(settings.database)
     try:
-        now, newest = migration.revisions(open_database(settings.database))
+        now, newest = migration.revisions(database)
     except SQLAlchemyError as error:
-        return Finding("database", type(error).__name__, "Check LACUNA_DATABASE_URL and the folder's permissions.")
-    what = f"{settings.database}, revision {now}"
+        return Finding("database", type(error).__name__, "Check LACUNA_DATABASE_URL, and the folder's permissions or that the server runs.")
+    finally:
+        database.dispose()
+    what = f"{database.url}, revision {now}"
     return Finding("database", what) if now == newest else Finding("database", what, "Run `lacunad migrate`.")
 
 

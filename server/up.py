@@ -3,6 +3,7 @@
 import fcntl
 import http.client
 import importlib.util
+import shutil
 import signal
 import socket
 import threading
@@ -11,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO
 
-from server import valkey
+from server import keys, valkey
 from server.migration import migrate
-from shared import children, events
+from shared import children, events, metrics
 from shared.bells import reach
 from shared.children import Child
 from shared.settings import Settings
@@ -78,9 +79,11 @@ def up(settings: Settings, say: Callable[[str], None]) -> None:
     """Run everything until SIGINT or SIGTERM. Raises `CannotStart`."""
     settings.run.mkdir(parents=True, exist_ok=True)
     lock = _lock(settings)
+    shutil.rmtree(settings.metrics, ignore_errors=True)  # nobody counts: this is a new start
+    metrics.start(settings.metrics)
     _check_port(settings)
     check_executor(settings)
-    for sentence in migrate(settings):
+    for sentence in [*migrate(settings), *keys.first(settings)]:
         say(sentence)
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

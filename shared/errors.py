@@ -21,6 +21,8 @@ CODES: dict[str, Code] = {
     "malformed_multipart": Code(400, "The form could not be read", "Send multipart/form-data with a boundary, and let your HTTP library build it."),
     "bad_cursor": Code(400, "The cursor is not one of ours", "Leave `cursor` out to start from the newest, or use the `next` of the page before."),
     "bad_id": Code(400, "The id is not a UUID", "Use the id exactly as the service gave it."),
+    "key_required": Code(401, "A key is needed", "Send it as `Authorization: Bearer KEY`; `lacuna` takes it from LACUNA_KEY, and `lacunad keys add` makes one."),
+    "key_refused": Code(403, "This key opens nothing", "It is mistyped or was revoked; `lacunad keys list` shows which there are."),
     "origin_refused": Code(403, "Requests from other sites are refused", "Open Lacuna's own address, or call the API from a program instead of a page."),
     "host_refused": Code(403, "This host name is not served", "Use a name listed in LACUNA_HOSTS, or add this one there."),
     "job_not_found": Code(404, "There is no such job", "Check the id; deleted and expired jobs are gone."),

@@ -1,11 +1,11 @@
-"""What happens, by name. The domain emits named events; log lines are made from them here and nowhere else."""
+"""What happens, by name. The domain emits named events; log lines are made from them here, and metrics in shared/metrics.py."""
 
 import contextlib
 import contextvars
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     "job.reaped": (logging.WARNING, "a lease lapsed: its worker is dead or frozen"),
     "job.canceled": (logging.INFO, "a job was canceled"),
     "job.deleted": (logging.INFO, "a job was deleted: its row, then its files"),
+    "group.committed": (logging.DEBUG, "results became lasting and final together; counted, not logged"),
     "job.lost": (logging.WARNING, "an attempt ended that was no longer ours"),
     "attempt.crashed": (logging.ERROR, "an attempt met an error we did not foresee"),
     "bell.failed": (logging.WARNING, "Redis did not take a bell; workers find the row by looking"),
@@ -47,22 +48,40 @@ EVENTS: dict[str, tuple[int, str]] = {
 
 _context: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar("lacuna_context", default=None)
 _log = logging.getLogger("lacuna")
+_listeners: list[Callable[[str, Mapping[str, Any]], None]] = []
 
 
 def emit(name: str, *, cause: BaseException | None = None, **values: Any) -> None:
     """Say that `name` happened. `cause` is logged with its traceback; users never see it."""
     level, _ = EVENTS[name]
-    _log.log(level, name, extra={"values": {**(_context.get() or {}), **values}}, exc_info=cause)
+    for listener in _listeners:
+        listener(name, values)
+    _log.log(level, name, extra={"values": values}, exc_info=cause)
+
+
+def listen(listener: Callable[[str, Mapping[str, Any]], None]) -> None:
+    """Call `listener` with the name and the values of every event of this process, in the thread that emits it."""
+    _listeners.append(listener)
 
 
 @contextlib.contextmanager
 def context(**values: Any) -> Iterator[None]:
-    """Within it, every event of this thread carries `values` too (`request_id`, `job_id`, …)."""
+    """Within it, every line that this thread logs carries `values` too (`request_id`, `job_id`, …), also those of libraries."""
     token = _context.set({**(_context.get() or {}), **values})
     try:
         yield
     finally:
         _context.reset(token)
+
+
+def begin(**values: Any) -> None:
+    """As `context`, from now on: for threads that do one thing after another and begin each with this."""
+    _context.set(values)
+
+
+def _values(record: logging.LogRecord) -> dict[str, Any]:
+    """Formatted in the thread that logs, so the context is its own."""
+    return {**(_context.get() or {}), **getattr(record, "values", {})}
 
 
 class _Json(logging.Formatter):
@@ -71,7 +90,7 @@ class _Json(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
-            **getattr(record, "values", {}),
+            **_values(record),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -81,7 +100,7 @@ class _Json(logging.Formatter):
 class _Readable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        values = "  ".join(f"{key}={_legible(value)}" for key, value in getattr(record, "values", {}).items())
+        values = "  ".join(f"{key}={_legible(value)}" for key, value in _values(record).items())
         line = f"{time}  {record.getMessage():<18} {values}".rstrip()
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 PREFIX = "LACUNA_"
 CHILD_PREFIX = "LACUNA_CHILD_"  # what a parent tells its child; not settings
-CLIENTS = frozenset({"LACUNA_SERVER"})  # what `lacuna` reads; whoever sets it may also start a server
+CLIENTS = frozenset({"LACUNA_SERVER", "LACUNA_KEY"})  # what `lacuna` reads; whoever sets it may also start a server
 FILE = Path("lacuna.toml")
 HOST = re.compile(r"[^:\[\]/]+|\[[0-9A-Fa-f:.]+\]")
 
@@ -30,7 +30,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     home: Path = Field(default_factory=_home, description="where the database, pictures and running parts keep their files")
-    database_url: str = Field("", description="SQLite database; empty: `lacuna.db` under HOME")
+    database_url: str = Field("", description="SQLite or PostgreSQL database; empty: SQLite, `lacuna.db` under HOME")
     redis_url: str = Field("", description="Redis or Valkey for the bells; empty: the embedded one, on a socket under HOME")
     bind: str = Field("127.0.0.1:8080", description="address and port of the API")
     hosts: tuple[str, ...] = Field(("localhost", "127.0.0.1", "[::1]"), min_length=1, description="host names that are answered")
@@ -78,8 +78,8 @@ class Settings(BaseModel):
             raise ValueError("BIND must have an IPv6 address in brackets: [::1]:8080")
         if odd := set("%?#") & set(str(self.home)):
             raise ValueError(f"HOME must not hold {' '.join(sorted(odd))}: it becomes a part of addresses in which these mean something")
-        if not _is_loopback(host):
-            raise ValueError("BIND must be a loopback address: keys, which other addresses need, do not exist yet")
+        if not _is_address(host):
+            raise ValueError("BIND takes the address of this machine that is listened on: 127.0.0.1:8080, or 0.0.0.0:8080 for all")
         if strange := [name for name in self.hosts if not HOST.fullmatch(name)]:
             raise ValueError(f"HOSTS takes names without a port, and IPv6 addresses in brackets; {strange[0]} is neither")
         return self
@@ -90,13 +90,21 @@ class Settings(BaseModel):
             raise ValueError("LEASE_SECONDS must be at least twice RENEW_SECONDS, so that one lost renewal loses no lease")
         if self.sweep_seconds < self.request_seconds:
             raise ValueError("SWEEP_SECONDS must be at least REQUEST_SECONDS, so that no upload under way is swept")
-        if self.database_url and not self.database_url.startswith("sqlite:///"):
-            raise ValueError("DATABASE_URL must begin with sqlite:/// (PostgreSQL is not supported yet)")
+        if self.database_url and not self.database_url.startswith(("sqlite:///", "postgresql+psycopg://", "postgresql://")):
+            raise ValueError(
+                "DATABASE_URL must look like postgresql+psycopg://USER:PASSWORD@HOST/NAME or sqlite:////var/lib/lacuna/lacuna.db"
+            )
         if self.database_url.removeprefix("sqlite:///") in {"", ":memory:"} and self.database_url:
             raise ValueError("DATABASE_URL must name a file, which all parts share: sqlite:////var/lib/lacuna/lacuna.db")
         if self.redis_url and not _is_redis(self.redis_url):
             raise ValueError("REDIS_URL must look like redis://HOST:6379/0, rediss://… or redis+socket://PATH?virtual_host=0")
         return self
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether anybody but this machine's own users can reach the API."""
+        host, _, _ = self.bind.rpartition(":")
+        return not all(map(_is_loopback, (host, *self.hosts)))
 
     @property
     def database(self) -> str:
@@ -117,6 +125,11 @@ class Settings(BaseModel):
     def networks(self) -> Path:
         """The cache of exported networks; worthless, it is made anew."""
         return self.home / "networks"
+
+    @property
+    def metrics(self) -> Path:
+        """Where each process counts."""
+        return self.home / "metrics"
 
     @property
     def run(self) -> Path:
@@ -150,6 +163,14 @@ def load(environ: dict[str, str] | None = None, file: Path = FILE) -> Settings:
 
 def _sets(name: str) -> bool:
     return name.startswith(PREFIX) and not name.startswith(CHILD_PREFIX) and name not in CLIENTS
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return host == "localhost"
+    return True
 
 
 def _is_loopback(host: str) -> bool:

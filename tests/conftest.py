@@ -1,19 +1,19 @@
 """What several tests stand on: a migrated database of their own, the job store on it, and new jobs."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 from hypothesis import settings
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 from uuid_utils import uuid7
 
 from shared.database.engine import open_database
 from shared.database.migration import migrate
 from shared.jobs.job import Kind, Lane, NewJob
 from shared.jobs.store import Jobs
+from tests.databases import Prepared, hurried
 
 settings.register_profile("lacuna", deadline=None)  # no test is about time, and machines differ
 settings.load_profile("lacuna")
@@ -25,27 +25,21 @@ class MakesJobs(Protocol):
     def __call__(self, **cares: Any) -> NewJob: ...
 
 
+MIGRATED = Prepared(migrate)
+
+
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database file, made once: copying it is faster than migrating for each test."""
-    path = tmp_path_factory.mktemp("migrated") / "lacuna.db"
-    engine = open_database(f"sqlite:///{path}")
-    migrate(engine)
-    engine.dispose()
-    return path
-
-
-def _hurry(connection: Any, _record: Any) -> None:
-    connection.execute("PRAGMA synchronous=OFF").close()  # no test cuts the power, and syncing takes half of their time
+def database() -> str:
+    """The kind of database. Contract suites run on every kind (tests/contracts/conftest.py)."""
+    return "sqlite"
 
 
 @pytest.fixture
-def engine(migrated: Path, tmp_path: Path) -> Iterator[Engine]:
-    path = shutil.copy(migrated, tmp_path / "lacuna.db")
-    engine = open_database(f"sqlite:///{path}")
-    event.listen(engine, "connect", _hurry)
-    yield engine
-    engine.dispose()
+def engine(database: str, tmp_path: Path) -> Iterator[Engine]:
+    with MIGRATED.taken(database, tmp_path) as url:
+        engine = hurried(open_database(url))
+        yield engine
+        engine.dispose()
 
 
 @pytest.fixture

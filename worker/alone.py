@@ -8,7 +8,7 @@ import os
 import subprocess
 from dataclasses import asdict
 
-from shared import children, events, settings
+from shared import children, events, metrics, settings
 from shared.errors import CODES, Outcome
 from shared.jobs.job import Job, Kind, State
 from worker import wiring
@@ -52,6 +52,7 @@ def main() -> None:
     events.configure()
     job = Job(**json.loads(os.environ.pop(ENVIRONMENT)))
     chosen = settings.load()
+    metrics.start(chosen.metrics)
     ports = wiring.make(chosen, chosen.executor)
     keeper = Keeper(ports.jobs, ports.settings.renew_seconds)
     committer = Committer(ports.jobs, ports.blobs)

@@ -18,7 +18,7 @@ from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared import children, events, settings
+from shared import children, events, metrics, settings
 from shared.bells.celery import celery_app
 from shared.jobs.job import Lane
 from shared.workers.store import Worker
@@ -39,6 +39,7 @@ def main() -> None:
     lanes, trains = LANES[part], part == "trainer"
     chosen = settings.load()
     events.configure()
+    metrics.start(chosen.metrics)
     children.hold_lifeline(last_seconds=chosen.grace_seconds + 5)
     children.expendable()
     if trains:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 from shared import events
 from shared.blobs.store import Blobs
+from shared.database.engine import AWAY
 from shared.jobs.job import State, Success
 from shared.jobs.store import Jobs
 from worker import patience
-from worker.patience import AWAY, until_answered
+from worker.patience import until_answered
 
 GATHER_SECONDS = 0.02
 GROUP = 64
@@ -73,11 +74,12 @@ class Committer:
     def _commit(self, group: Sequence[_Waiting]) -> None:
         if not group:
             return
+        began = time.monotonic()
         try:
             self._blobs.sync([waiting.success.result_key for waiting in group])
             done = self._jobs.succeed([waiting.success for waiting in group])
         except Exception as error:  # noqa: BLE001  # belongs to the threads that wait, each of which raises it
-            events.emit("committer.failed", cause=error, jobs=len(group))
+            events.emit("committer.failed", cause=error, jobs=[waiting.success.job.id for waiting in group])
             if len(group) > 1 and not isinstance(error, AWAY):  # one of them is bad: the others must not pay for it
                 for waiting in group:
                     self._commit([waiting])
@@ -86,6 +88,7 @@ class Committer:
                 waiting.error = error
                 waiting.answered.set()
         else:
+            events.emit("group.committed", jobs=len(group), ms=round((time.monotonic() - began) * 1000, 1))
             for waiting in group:
                 waiting.ours = waiting.success.job.id in done
                 waiting.answered.set()

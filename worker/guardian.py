@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared import children, events, settings
+from shared import children, events, metrics, settings
 from shared.children import Child
 from shared.database.engine import open_database
 from shared.errors import CODES, Outcome
@@ -29,6 +29,7 @@ def main() -> None:
     """Guard until SIGTERM, or until our own parent is gone."""
     chosen = settings.load()
     events.configure()
+    metrics.start(chosen.metrics)
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     signal.signal(signal.SIGINT, lambda *_: stopping.set())

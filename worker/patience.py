@@ -4,13 +4,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-
 from shared import events
+from shared.database.engine import AWAY
 
 AGAIN_SECONDS = 0.5
-AWAY = (OperationalError, InterfaceError, PoolTimeoutError)  # the database did not answer; any other error is an answer
 
 T = TypeVar("T")
 

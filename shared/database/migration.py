@@ -6,15 +6,18 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
-from shared.database.engine import READ_ONLY
+from shared.database.engine import READ_ONLY, be_alone
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the database to this version's tables. Does nothing where it is up to date."""
+    """Bring the database to this version's tables, all or nothing. Does nothing where it is up to date."""
     config = _config()
     with engine.connect() as connection:
+        be_alone(connection)
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()

@@ -1,9 +1,13 @@
 """The moves of shared/jobs/job.py, one statement each. The rows a statement touched are the answer.
 
 Every write of an attempt names the token it was claimed with: after a cancel, a reap or another claim it touches no row,
-and "no longer ours" is an ordinary answer. Time is the database's (`now_ms`).
+and "no longer ours" is an ordinary answer. Time is the database's (`now_ms`, and `clock_ms` for leases).
+
+On PostgreSQL rows are locked one by one. Nobody waits for another in a ring: who picks rows skips what is locked, and who
+writes several of its own takes them in the order of their ids.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,11 +32,9 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as insert_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
 from shared import events
-from shared.database.engine import READ_ONLY, now_ms
+from shared.database.engine import READ_ONLY, clock_ms, now_ms, upsert
 from shared.database.tables import batches, flows, job_metrics, jobs, lanes, models, rates, reservations
 from shared.errors import Outcome, Refused
 from shared.jobs import turns
@@ -59,6 +61,7 @@ KEPT_MS = 24 * 3_600_000  # an Idempotency-Key is kept as long as its job, and a
 POSITIONS = 1_000
 LATE_MS = 10_000  # a row can be seen so long after the time that it names as its change: its transaction took a while
 METRICS = ("of", "protocol", "psnr", "ssim", "mse", "rmse", "mae")
+PACED = 32  # jobs whose pace is a lane's
 REAPED_DUE_MS = 1_000
 LATEST_WEIGHS = 0.2  # of one job, in the rate of its model
 CHUNK = 500  # rows that one write changes
@@ -156,6 +159,17 @@ class Load:
     running: Sequence[InWork]
 
 
+@dataclass(frozen=True)
+class Backlog:
+    """What waits in a lane."""
+
+    lane: Lane
+    jobs: int
+    pixels: int
+    oldest_seconds: float  # since when the oldest waits; 0 if none does
+    seconds: float | None  # until all are done; None while nothing in the lane ended yet that tells
+
+
 class Jobs:
     """The store. Methods are safe from any thread and any process."""
 
@@ -193,6 +207,7 @@ class Jobs:
 
         Without `alone` those that must run alone are passed over: one runs already.
         """
+        began = time.monotonic()
         with self._engine.begin() as connection:
             for lane in lanes_in_order:
                 due = connection.execute(_due(lane, alone)).all()
@@ -206,7 +221,7 @@ class Jobs:
                     .where(jobs.c.id.in_([row.id for row in chosen]), _may(Move.CLAIM))
                     .values(
                         state=State.RUNNING, token=jobs.c.token + 1, attempts=jobs.c.attempts + 1, worker=worker,
-                        lease_until=now_ms() + self._lease_ms, started_at=func.coalesce(jobs.c.started_at, now_ms()),
+                        lease_until=clock_ms() + self._lease_ms, started_at=func.coalesce(jobs.c.started_at, now_ms()),
                         progress_done=0, progress_total=0, **_changed,
                     )
                     .returning(*_columns)
@@ -217,8 +232,10 @@ class Jobs:
                 break
             else:
                 return []
+        took_ms = round((time.monotonic() - began) * 1000, 1)
         for job in claimed:
-            events.emit("job.claimed", job_id=job.id, token=job.token, attempts=job.attempts, worker=worker)
+            waited_ms = (job.started_at or job.created_at) - job.created_at
+            _tell("job.claimed", job, attempts=job.attempts, worker=worker, lane=job.lane, waited_ms=waited_ms, ms=took_ms)
         return claimed
 
     def keep(
@@ -229,7 +246,9 @@ class Jobs:
         `progressed` names those whose progress is written. A lease is renewed also after it lapsed, as long as nobody reaped.
         """
         written = [pair for pair in progressed if pair in held]
+        ours = select(jobs.c.id, jobs.c.token).where(_attempts(held), _may(Move.RENEW)).order_by(jobs.c.id)
         with self._engine.begin() as connection:
+            kept = frozenset((row.id, row.token) for row in connection.execute(ours.with_for_update() if written or renew else ours))
             if written:
                 connection.execute(
                     update(jobs)
@@ -240,21 +259,16 @@ class Jobs:
                         **_changed,
                     )
                 )
-            ours: Any = select(jobs.c.id, jobs.c.token).where(_attempts(held), _may(Move.RENEW))
             if renew:
-                ours = (
-                    update(jobs)
-                    .where(_attempts(held), _may(Move.RENEW))
-                    .values(lease_until=now_ms() + self._lease_ms)
-                    .returning(jobs.c.id, jobs.c.token)
-                )
-            return frozenset((row.id, row.token) for row in connection.execute(ours))
+                renewed = update(jobs).where(_attempts(kept), _may(Move.RENEW)).values(lease_until=clock_ms() + self._lease_ms)
+                connection.execute(renewed)
+        return kept
 
     def succeed(self, group: Sequence[Success]) -> frozenset[str]:
         """SUCCEED: one transaction for the group, one guarded statement for each row. The ids that were still ours."""
         done = []
         with self._engine.begin() as connection:
-            for success in group:
+            for success in sorted(group, key=lambda success: success.job.id):
                 job = success.job
                 statement = (
                     update(jobs)
@@ -271,7 +285,12 @@ class Jobs:
             self._measure(connection, [success for success in group if success.job.id in done])
             _settle_models(connection, [success.job for success in group])
         for success in group:
-            events.emit("job.succeeded" if success.job.id in done else "job.lost", job_id=success.job.id, token=success.job.token)
+            job, result = success.job, success.result
+            if job.id in done:
+                pace = {"executor": result.get("executor"), "seconds": result.get("seconds"), "pixels": job.pixels}
+                _tell("job.succeeded", job, model=job.model, **pace)
+            else:
+                _tell("job.lost", job)
         return frozenset(done)
 
     def fail(self, job: Job, outcome: Outcome) -> bool:
@@ -310,9 +329,10 @@ class Jobs:
         With `pardon` none is: the statement only shows that the database can be written.
         """
         again = jobs.c.attempts < jobs.c.max_attempts
+        lapsed = select(jobs.c.id).where(_may(Move.REAP), jobs.c.lease_until < now_ms(), *([false()] if pardon else []))
         statement = (
             update(jobs)
-            .where(_may(Move.REAP), jobs.c.lease_until < now_ms(), *([false()] if pardon else []))
+            .where(jobs.c.id.in_(lapsed.with_for_update(skip_locked=True)), _may(Move.REAP))
             .values(**_requeued_or_failed(again, WORKER_LOST, REAPED_DUE_MS), alone=True)
             .returning(*_columns)
         )
@@ -320,7 +340,9 @@ class Jobs:
             reaped = [_job(row) for row in connection.execute(statement)]
             _settle_models(connection, reaped)
         for job in reaped:
-            events.emit("job.reaped", job_id=job.id, attempts=job.attempts, state=job.state)
+            _tell("job.reaped", job, attempts=job.attempts, state=job.state)
+            if job.state is State.FAILED:
+                _tell("job.failed", job, code=WORKER_LOST["code"])
         return reaped
 
     def cancel(self, owner_id: str, job_id: str) -> Job | None:
@@ -374,7 +396,7 @@ class Jobs:
             row = connection.execute(statement, {"id": job_id, **values}).one_or_none()
         return _job(row) if row is not None else None
 
-    def page(self, owner_id: str, filters: Mapping[str, str], limit: int, before: str | None) -> list[Job]:
+    def page(self, owner_id: str, filters: Mapping[str, str | int], limit: int, before: str | None) -> list[Job]:
         """Newest first, at most `limit`, older than the job `before`. `filters` are columns and the values they must have."""
         statement = select(*_columns).where(jobs.c.owner_id == owner_id, *(jobs.c[name] == value for name, value in filters.items()))
         if before is not None:
@@ -402,6 +424,21 @@ class Jobs:
                 waiting=[(row.lane, row.last_turn) for row in connection.execute(behind)],
                 running=[_in_work(row) for row in connection.execute(select(*columns).where(jobs.c.state == State.RUNNING))],
             )
+
+    def backlog(self) -> list[Backlog]:
+        """What waits in each lane, and how long it will take at the pace of the lane's last jobs."""
+        waiting = (
+            select(jobs.c.lane, func.count(), func.sum(jobs.c.pixels), now_ms() - func.min(jobs.c.created_at))
+            .where(jobs.c.state == State.QUEUED)
+            .group_by(jobs.c.lane)
+        )
+        with self._reading() as connection:
+            found = {lane: (count, int(pixels), age) for lane, count, pixels, age in connection.execute(waiting)}
+            paces = {lane: _ms_per_pixel(connection, lane) for lane in found}
+        return [
+            Backlog(lane, count, pixels, age / 1000, None if (pace := paces.get(lane)) is None else pixels * pace / 1000)
+            for lane, (count, pixels, age) in ((lane, found.get(lane, (0, 0, 0))) for lane in Lane)
+        ]
 
     def versions(self, ids: Iterable[str]) -> dict[str, int]:
         """The version of each of these jobs that exists: what the API's watch compares."""
@@ -462,6 +499,7 @@ class Jobs:
             .where(jobs.c.state == State.QUEUED, jobs.c.due_at <= now_ms(), jobs.c.rung_at < now_ms() - int(older_than_seconds * 1000))
             .order_by(jobs.c.turn)
             .limit(limit)
+            .with_for_update(skip_locked=True)
         )
         with self._engine.begin() as connection:
             statement = update(jobs).where(jobs.c.id.in_(due.scalar_subquery())).values(rung_at=now_ms())
@@ -488,11 +526,12 @@ class Jobs:
 
         Raises `Refused("idempotency_in_progress")` while another request with this key is being received.
         """
-        upsert = insert_sqlite if self._engine.dialect.name == "sqlite" else insert_postgresql
-        statement = upsert(reservations).values(owner_id=owner_id, key=key, token=1, until=now_ms() + RESERVED_MS, created_at=now_ms())
+        statement = upsert(self._engine, reservations).values(
+            owner_id=owner_id, key=key, token=1, until=clock_ms() + RESERVED_MS, created_at=now_ms()
+        )
         taken = statement.on_conflict_do_update(
             index_elements=["owner_id", "key"],
-            set_={"token": reservations.c.token + 1, "until": now_ms() + RESERVED_MS},
+            set_={"token": reservations.c.token + 1, "until": clock_ms() + RESERVED_MS},
             where=and_(reservations.c.job_id.is_(None), reservations.c.until < now_ms()),
         ).returning(reservations.c.token)
         with self._engine.begin() as connection:
@@ -503,15 +542,15 @@ class Jobs:
                 select(reservations.c.job_id, reservations.c.fingerprint).where(
                     reservations.c.owner_id == owner_id, reservations.c.key == key
                 )
-            ).one()
-        if row.job_id is None:
+            ).one_or_none()
+        if row is None or row.job_id is None:  # none: it was dropped just now
             raise Refused("idempotency_in_progress", retry_after_s=1)
         return Replay(row.job_id, row.fingerprint)
 
     def renew_reservation(self, reservation: Reservation) -> None:
         """Keep it while bytes come."""
         with self._engine.begin() as connection:
-            connection.execute(update(reservations).where(*_reserved(reservation)).values(until=now_ms() + RESERVED_MS))
+            connection.execute(update(reservations).where(*_reserved(reservation)).values(until=clock_ms() + RESERVED_MS))
 
     def drop_reservation(self, reservation: Reservation) -> None:
         """The request was refused: its key is free again."""
@@ -534,11 +573,12 @@ class Jobs:
             if success.device_seconds is not None:
                 key = success.job.model_name, success.job.model_version
                 measured.setdefault(key, []).append((success.device_seconds, success.job.cost_mpx))
-        upsert = insert_sqlite if self._engine.dialect.name == "sqlite" else insert_postgresql
         for (name, version), ran in sorted(measured.items()):
             rate = sum(seconds for seconds, _ in ran) / sum(mpx for _, mpx in ran)
             kept = (1 - LATEST_WEIGHS) ** len(ran)
-            statement = upsert(rates).values(model_name=name, model_version=version, seconds_per_mpx=rate, changed_at=now_ms())
+            statement = upsert(self._engine, rates).values(
+                model_name=name, model_version=version, seconds_per_mpx=rate, changed_at=now_ms()
+            )
             mean = rates.c.seconds_per_mpx * kept + rate * (1 - kept)
             connection.execute(
                 statement.on_conflict_do_update(
@@ -552,7 +592,7 @@ class Jobs:
             state = connection.execute(statement.returning(jobs.c.state)).scalar_one_or_none()
             _settle_models(connection, [job])
         happened = "job.lost" if state is None else "job.failed" if state == State.FAILED else event
-        events.emit(happened, job_id=job.id, token=job.token, **told)
+        _tell(happened, job, **told)
         return state is not None
 
     def _reading(self) -> Any:
@@ -567,6 +607,11 @@ _NEW_FIELDS = (
 # what every visible change writes, and what every end does
 _changed: dict[str, Any] = {"version": jobs.c.version + 1, "changed_at": now_ms()}
 _ended: dict[str, Any] = {"lease_until": None, "worker": None, "finished_at": now_ms(), **_changed}
+
+
+def _tell(event: str, job: Job, **values: Any) -> None:
+    """With the id of the request that the job came by: who follows one finds all that became of it."""
+    events.emit(event, job_id=job.id, request_id=job.request_id, token=job.token, **values)
 
 
 def _may(move: Move) -> ColumnElement[bool]:
@@ -622,16 +667,30 @@ def _due(lane: Lane, alone: bool) -> Any:
     )
 
 
+def _ms_per_pixel(connection: Connection, lane: Lane) -> float | None:
+    """The pace of a lane's last jobs, however many worked at once: from one end to the next, but no longer than the job took."""
+    last = (
+        select(jobs.c.started_at, jobs.c.finished_at, jobs.c.pixels)
+        .where(jobs.c.state == State.SUCCEEDED, jobs.c.lane == lane)
+        .order_by(jobs.c.changed_at.desc())
+        .limit(PACED)
+    )
+    ended = sorted(connection.execute(last).all(), key=lambda row: row.finished_at)
+    before = [row.started_at for row in ended[:1]] + [row.finished_at for row in ended]
+    busy = sum(min(row.finished_at - earlier, row.finished_at - row.started_at) for earlier, row in zip(before, ended, strict=False))
+    return busy / sum(row.pixels for row in ended) if ended else None
+
+
 def _take_turn(connection: Connection, new: NewJob) -> float:
-    """Place the job in its lane and remember the place as the last of its flow."""
+    """Place the job in its lane and remember the place as the last of its flow, whose row is locked until the commit."""
     flow = {"owner": new.owner_id, "in_lane": new.lane}
-    v = connection.execute(_V, {"in_lane": new.lane}).scalar_one()
     last = connection.execute(_LAST_TURN, flow).scalar_one_or_none()
-    turn = turns.place(v, last or 0.0, new.cost_mpx)
-    if last is None:
-        connection.execute(insert(flows).values(owner_id=new.owner_id, batch_id="", lane=new.lane, last_turn=turn))
-    else:
-        connection.execute(_TAKE_TURN, {**flow, "last_turn": turn})
+    if last is None:  # its first job, or two at once
+        first = upsert(connection.engine, flows).values(owner_id=new.owner_id, batch_id="", lane=new.lane, last_turn=0.0)
+        connection.execute(first.on_conflict_do_nothing())
+        last = connection.execute(_LAST_TURN, flow).scalar_one()
+    turn = turns.place(connection.execute(_V, {"in_lane": new.lane}).scalar_one(), last, new.cost_mpx)
+    connection.execute(_TAKE_TURN, {**flow, "last_turn": turn})
     return turn
 
 

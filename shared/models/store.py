@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from shared.database.engine import READ_ONLY, now_ms
+from shared.database.engine import READ_ONLY, be_alone, now_ms
 from shared.database.tables import aliases, defaults, models
 from shared.errors import Fault, Refused
 from shared.jobs.job import blob_key
@@ -49,6 +49,7 @@ class Models:
         """
         newest: dict[str, Manifest] = {}  # task → of the first name given
         with self._engine.begin() as connection:
+            be_alone(connection)
             added = models.c.id.is_not(None)
             names = {found.name for found in manifests}
             connection.execute(delete(models).where(models.c.name.in_(names), added, models.c.state == "failed"))

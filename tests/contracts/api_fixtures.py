@@ -1,12 +1,10 @@
 """A house for the API's contract: real database, real folder, bells in memory. Not a plugin: each test module names its own fixture."""
 
-import functools
 import hashlib
 import io
 import json
 import queue
 import struct
-import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -31,11 +29,13 @@ from shared.database.tables import reservations
 from shared.errors import Outcome
 from shared.jobs.job import Job, Lane, Success, blob_key, result_part
 from shared.jobs.store import Jobs
+from shared.keys.store import Keys
 from shared.models import registry
 from shared.models.manifest import Manifest
 from shared.models.store import Models
 from shared.settings import Settings
 from shared.workers.store import Workers
+from tests.databases import Prepared
 
 SOON = 30.0  # seconds after which a test gives up; nothing is measured by it
 
@@ -107,20 +107,23 @@ class House:
     ports: Ports
     bells: Bells
     blobs: Path
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)  # that every request carries
 
     def __post_init__(self) -> None:
         self.app = create_app(lambda: self.ports)
         self.jobs = self.ports.jobs
 
     def get(self, path: str, **options: Any) -> Answer:
-        return cast("Answer", self.app.test_client().get(path, buffered=True, **options))
+        return cast("Answer", self.app.test_client().get(path, buffered=True, **self._with_headers(options)))
 
     def head(self, path: str, **options: Any) -> Answer:
-        return cast("Answer", self.app.test_client().head(path, buffered=True, **options))
+        return cast("Answer", self.app.test_client().head(path, buffered=True, **self._with_headers(options)))
 
     def post(self, path: str, **options: Any) -> Answer:
-        return cast("Answer", self.app.test_client().post(path, **options))
+        return cast("Answer", self.app.test_client().post(path, **self._with_headers(options)))
+
+    def _with_headers(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {**options, "headers": {**self.headers, **(options.get("headers") or {})}}
 
     def delete(self, path: str) -> Answer:
         return cast("Answer", self.app.test_client().delete(path))
@@ -180,26 +183,42 @@ class House:
             assert watch._changed.wait_for(lambda: watch._waited.total() == count, SOON)
 
 
-@functools.cache
-def migrated(shipped: bool = False) -> bytes:
-    """A database with its tables and one model, or those that come with Lacuna, made once."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "lacuna.db"
-        engine = open_database(f"sqlite:///{file}")
-        migrate(engine)
-        Models(engine).register(registry.shipped() if shipped else [manifest()])
-        engine.dispose()
-        return file.read_bytes()
+def _prepare(engine: Engine) -> None:
+    migrate(engine)
+    Models(engine).register([manifest()])
+
+
+def _prepare_shipped(engine: Engine) -> None:
+    migrate(engine)
+    Models(engine).register(registry.shipped())
+
+
+HOUSED = Prepared(_prepare)  # with its tables and one model
+SHIPPED = Prepared(_prepare_shipped)  # with its tables and the models that come with Lacuna
 
 
 @contextmanager
-def open_house(home: Path, busy_ms: int | None = None, shipped: bool = False, **settings: Any) -> Iterator[House]:
-    known = Settings.model_validate({"home": home, "min_free": 0, "redis_url": "redis://127.0.0.1:1/0", **settings})
+def open_house(home: Path, database: str = "sqlite", busy_ms: int | None = None, shipped: bool = False, **settings: Any) -> Iterator[House]:
     home.mkdir(parents=True, exist_ok=True)
-    (home / "lacuna.db").write_bytes(migrated(shipped))
+    with (SHIPPED if shipped else HOUSED).taken(database, home) as url:
+        known = Settings.model_validate(
+            {"home": home, "database_url": url, "min_free": 0, "redis_url": "redis://127.0.0.1:1/0", **settings}
+        )
+        with _housed(known, busy_ms) as house:
+            yield house
+
+
+@contextmanager
+def _housed(known: Settings, busy_ms: int | None) -> Iterator[House]:
     engine = open_database(known.database)
     if busy_ms is not None:
-        event.listen(engine, "connect", lambda connection, _: connection.execute(f"PRAGMA busy_timeout={busy_ms}").close())
+        impatient = f"PRAGMA busy_timeout={busy_ms}" if engine.dialect.name == "sqlite" else f"SET lock_timeout={busy_ms}"
+
+        def hurry(connection: Any, _record: Any) -> None:
+            connection.execute(impatient)
+            connection.commit()
+
+        event.listen(engine, "connect", hurry)
     jobs, models, workers = Jobs(engine, known.lease_seconds), Models(engine), Workers(engine, known.lease_seconds)
     bells = Bells(jobs)
     ports = Ports(
@@ -207,6 +226,7 @@ def open_house(home: Path, busy_ms: int | None = None, shipped: bool = False, **
         jobs=jobs,
         models=models,
         workers=workers,
+        keys=Keys(engine),
         blobs=LocalBlobs(known.blobs),
         ringer=bells,
         watch=Watch(jobs),

@@ -26,15 +26,15 @@ NOBODY = "0199c0de-0000-7000-8000-000000000000"
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with open_house(tmp_path) as opened:
+def house(tmp_path: Path, database: str) -> Iterator[House]:
+    with open_house(tmp_path, database) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def full_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def full_house(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[House]:
     """Seven jobs: three of them bulk, one succeeded, one canceled, the others running."""
-    with open_house(tmp_path_factory.mktemp("full")) as opened:
+    with open_house(tmp_path_factory.mktemp("full"), database) as opened:
         made = [opened.restored(lane="bulk" if n % 3 == 0 else "interactive", label=f"l{n % 2}") for n in range(7)]
         opened.jobs.cancel("local", made[6].id)
         opened.succeed(made[1].id)

@@ -20,8 +20,8 @@ URL = "/v1/models"
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with open_house(tmp_path / "home") as opened:
+def house(tmp_path: Path, database: str) -> Iterator[House]:
+    with open_house(tmp_path / "home", database) as opened:
         yield opened
 
 

@@ -18,6 +18,7 @@ UNSAFE = [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "htt
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with open_house(tmp_path_factory.mktemp("pages"), max_upload=100_000, hosts="localhost,[::1],Archive.local") as opened:
+        opened.headers["Authorization"] = f"Bearer {opened.ports.keys.make()}"
         yield opened
 
 
@@ -89,7 +90,7 @@ def test_what_is_not_there_is_a_problem(house: House) -> None:
 
 @pytest.mark.parametrize(("path", "allowed"), [("/v1/restorations", "POST"), ("/v1/jobs", "GET"), ("/healthz", "GET")])
 def test_another_method_is_a_problem_that_names_the_right_ones(house: House, path: str, allowed: str) -> None:
-    answer = house.app.test_client().open(path, method="DELETE")
+    answer = house.app.test_client().open(path, method="DELETE", headers=house.headers)
     assert (code(answer), answer.status_code) == ("method_not_allowed", 405)
     assert allowed in answer.headers["Allow"]
 
@@ -152,7 +153,7 @@ def test_every_address_is_in_openapi_and_nothing_else(house: House) -> None:
 def test_openapi_is_whole(house: House) -> None:
     document = house.get("/openapi.json").json
     assert document["openapi"] == "3.1.0"
-    assert set(document) == {"openapi", "info", "paths", "components"}
+    assert set(document) == {"openapi", "info", "paths", "components", "security"}
     assert {"title", "version"} <= set(document["info"])
     for name, schema in document["components"]["schemas"].items():
         Draft202012Validator.check_schema(schema)

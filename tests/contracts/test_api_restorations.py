@@ -4,7 +4,6 @@ import errno
 import hashlib
 import io
 import json
-import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from api import uploads
+from shared.database.engine import open_database
 from shared.database.tables import reservations
 from shared.jobs.job import State
 from shared.jobs.store import Reservation
@@ -28,22 +28,22 @@ FORM = f"multipart/form-data; boundary={BOUNDARY}"
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with open_house(tmp_path, max_upload=2_000_000, max_pixels=10_000) as opened:
+def house(tmp_path: Path, database: str) -> Iterator[House]:
+    with open_house(tmp_path, database, max_upload=2_000_000, max_pixels=10_000) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def refusing_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def refusing_house(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[House]:
     """One for all refusals: they leave nothing."""
-    with open_house(tmp_path_factory.mktemp("refusing"), max_upload=2_000_000, max_pixels=10_000) as opened:
+    with open_house(tmp_path_factory.mktemp("refusing"), database, max_upload=2_000_000, max_pixels=10_000) as opened:
         opened.ports.models.register([manifest(), manifest("fill", task="inpaint")])
         yield opened
 
 
 @pytest.fixture(scope="module")
-def lasting_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with open_house(tmp_path_factory.mktemp("lasting")) as opened:
+def lasting_house(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[House]:
+    with open_house(tmp_path_factory.mktemp("lasting"), database) as opened:
         yield opened
 
 
@@ -133,6 +133,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "bad format": ({"fields": {"format": "gif"}}, "invalid_field"),
     "bad speed": ({"fields": {"speed": "8"}}, "invalid_field"),
     "bad lane": ({"fields": {"lane": "train"}}, "invalid_field"),
+    "a label that no database can hold": ({"fields": {"label": "a\0b"}}, "invalid_field"),
     "long label": ({"fields": {"label": "x" * 201}}, "invalid_field"),
     "label as a file": ({"data": body(IMAGE, part('name="label"; filename="l"', b"x"))}, "invalid_field"),
     "image twice": ({"data": body(IMAGE, IMAGE)}, "invalid_field"),
@@ -282,18 +283,21 @@ def test_an_upload_that_lasts_too_long_is_refused(tmp_path: Path) -> None:
         assert house.left_behind() == {}
 
 
-def test_a_locked_database_is_busy_and_loses_nothing(tmp_path: Path) -> None:
-    with open_house(tmp_path, busy_ms=20) as house:
+def test_a_locked_database_is_busy_and_loses_nothing(tmp_path: Path, database: str) -> None:
+    with open_house(tmp_path, database, busy_ms=20) as house:
         house.restored()
-        other = sqlite3.connect(tmp_path / "lacuna.db", isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
+        other = open_database(house.ports.settings.database).connect()
+        other.execute(delete(reservations))  # it can be read meanwhile, and not be written
+        if database == "postgresql":
+            other.exec_driver_sql("LOCK TABLE jobs, reservations IN EXCLUSIVE MODE")
         for headers in ({}, {"Idempotency-Key": "k"}):
             answer = house.restore(headers=headers)
             assert (code(answer), answer.status_code) == ("database_busy", 503)
             assert int(answer.headers["Retry-After"]) > 0
         assert house.get("/v1/jobs").status_code == 200
-        other.execute("ROLLBACK")
+        other.rollback()
         other.close()
+        other.engine.dispose()
         assert len(house.bells.rung) == len(house.get("/v1/jobs").json["items"]) == 1
         assert not [name for name in house.files() if name.startswith(".drafts")]
         assert house.restore(headers={"Idempotency-Key": "k"}).status_code == 202

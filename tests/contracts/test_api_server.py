@@ -24,7 +24,7 @@ from sqlalchemy import select as sql_select
 from api.stream import STREAMS
 from shared.database.engine import READ_ONLY, open_database
 from shared.database.tables import jobs, reservations
-from tests.contracts.api_fixtures import SOON, migrated, png
+from tests.contracts.api_fixtures import HOUSED, SOON, png
 
 ROOT = Path(__file__).parents[2]
 MAX_UPLOAD = 32_000_000
@@ -75,14 +75,19 @@ class Server:
 @contextmanager
 def serving(home: Path, **settings: str) -> Iterator[Server]:
     home.mkdir(exist_ok=True)
-    (home / "lacuna.db").write_bytes(migrated())
+    with HOUSED.taken("sqlite", home) as url, _serving(home, url, **settings) as server:
+        yield server
+
+
+@contextmanager
+def _serving(home: Path, url: str, **settings: str) -> Iterator[Server]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("LACUNA_")} | {
         "LACUNA_HOME": str(home), "LACUNA_BIND": f"127.0.0.1:{port}", "LACUNA_MIN_FREE": "0", "LACUNA_MAX_UPLOAD": str(MAX_UPLOAD),
         "LACUNA_REDIS_URL": "redis://127.0.0.1:1/0", "PYTHONPATH": str(ROOT), **settings,
     }  # fmt: skip
-    engine = open_database(f"sqlite:///{home / 'lacuna.db'}")
+    engine = open_database(url)
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "--config", "python:api.serving", "api.wsgi:app"],

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -101,6 +102,28 @@ def test_a_noisy_photo_comes_back_better_whole_and_as_recorded(running: Home, no
     clean = photo("chelsea")
     gain = metrics.compare(restored, clean).psnr - metrics.compare(noisy(clean), clean).psnr
     assert gain > 8.5
+
+
+def test_every_line_about_a_job_names_the_request_it_came_by_and_every_part_counts(running: Home, noisy_cat: Path) -> None:
+    answer = running.send(noisy_cat, **{"X-Request-Id": "followed-1"})
+    job_id = answer.json()["id"]
+    running.final(job_id)
+    lines = [json.loads(line) for line in (running.folder.parent / "up.log").read_text().splitlines() if line.startswith("{")]
+    of_request = [line["event"] for line in lines if line.get("request_id") == "followed-1"]
+    assert {"job.accepted", "request.answered", "job.claimed", "job.succeeded"} <= set(of_request)
+    assert [line for line in lines if line.get("job_id") == job_id and line.get("request_id") != "followed-1"] == []
+
+    counted = running.http.get("/metrics").text
+    for line in (
+        'lacuna_requests_total{method="POST",route="/v1/restorations",status="202"}',
+        'lacuna_jobs_succeeded_total{model="denoise@1"}',
+        f'lacuna_seconds_per_megapixel_count{{executor="{EXECUTOR}",model="denoise@1"}}',
+        'lacuna_wait_seconds_count{lane="interactive"}',
+        "lacuna_claim_seconds_count",
+        "lacuna_commit_seconds_count",
+        'lacuna_events_total{event="part.started"}',
+    ):
+        assert re.search(f"^{re.escape(line)} [1-9]", counted, flags=re.MULTILINE), f"{line} is not counted"
 
 
 def test_the_worker_is_shown_with_what_it_runs_networks_with_and_brings_nothing_else_along(running: Home, noisy_cat: Path) -> None:

@@ -44,6 +44,7 @@ class FakeApi(ThreadingHTTPServer):
         self.events: list[list[dict[str, Any]]] = []  # of each stream, one after the other
         self.streams: list[str] = []  # the Last-Event-ID of each
         self.names_wrong_hash = False
+        self.authorizations: set[str | None] = set()  # of every request
         self.changed = threading.Condition()
 
     def accept(self, name: str, picture: bytes, fields: dict[str, str]) -> dict[str, Any]:
@@ -67,6 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: FakeApi
 
     def do_POST(self) -> None:
+        self.server.authorizations.add(self.headers["Authorization"])
         length = int(self.headers.get("Content-Length", 0))
         body = self.rfile.read(length)
         if len(body) < length:
@@ -101,6 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
 
     def do_GET(self) -> None:
+        self.server.authorizations.add(self.headers["Authorization"])
         url = urllib.parse.urlsplit(self.path)
         query = urllib.parse.parse_qs(url.query)
         parts = url.path.strip("/").split("/")
@@ -338,6 +341,20 @@ def test_a_dropped_connection_repeats_the_post_with_the_same_key_and_makes_one_j
     (first, fields), (second, again) = api.posts
     assert (first, fields) == (second, again)
     assert list(api.jobs) == [job["id"]]
+
+
+@pytest.mark.parametrize("given", [{"LACUNA_KEY": "lacuna_x"}, {"LACUNA_KEY": ""}, {}])
+def test_a_key_is_sent_with_every_request_and_none_is_made_up(api: FakeApi, photo: Path, given: dict[str, str]) -> None:
+    for command in (["restore", str(photo), "--out", str(photo.parent / "out") + "/"], ["jobs"], ["models"]):
+        result = CliRunner(env={"LACUNA_KEY": None, **given}).invoke(main, ["--server", api.url, *command])
+        assert result.exit_code == 0, result.output
+    assert api.authorizations == {"Bearer lacuna_x" if given.get("LACUNA_KEY") else None}
+
+
+def test_a_key_that_no_header_can_hold_is_a_usage_error(api: FakeApi) -> None:
+    result = CliRunner(env={"LACUNA_KEY": "lacuna_\nx"}).invoke(main, ["--server", api.url, "jobs"])
+    assert result.exit_code == 2
+    assert not api.authorizations
 
 
 def test_every_picture_has_a_key_of_its_own(api: FakeApi, photo: Path) -> None:

@@ -59,6 +59,14 @@ def test_within_a_context_every_line_of_this_thread_names_its_job(logged: Logged
     assert [(line.get("request_id"), line.get("job_id")) for line in told] == [("r", "2"), (None, None), (None, None)]
 
 
+def test_what_a_library_logs_within_a_context_names_the_job_too(logged: Logged) -> None:
+    stream = logged(io.StringIO())
+    with events.context(request_id="r", job_id="1"):
+        logging.getLogger("some.library").warning("slow")
+    told = json.loads(stream.getvalue())
+    assert (told["event"], told["request_id"], told["job_id"]) == ("slow", "r", "1")
+
+
 def test_a_cause_is_logged_with_its_traceback_on_one_line(logged: Logged) -> None:
     stream = logged(io.StringIO())
     try:

@@ -1,27 +1,76 @@
 """A database is brought up to date, with a copy beside it, or left as it is with a sentence."""
 
-import sqlite3
-from contextlib import closing
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import make_url, text
 
+from server import doctor
 from server.migration import NewerDatabase, migrate
+from shared.database.engine import open_database
+from shared.database.tables import metadata
 from shared.settings import Settings
+from tests import databases
 
 
-def test_a_second_start_changes_nothing(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
+@pytest.fixture(params=databases.KINDS)
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    with databases.empty(request.param, tmp_path) as url:
+        yield Settings(home=tmp_path, database_url=url)
+
+
+def rewind(settings: Settings, revision: str) -> None:
+    engine = open_database(settings.database)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    engine.dispose()
+
+
+def test_a_second_start_changes_nothing(settings: Settings) -> None:
     assert "The database is up to date." in migrate(settings)
     assert migrate(settings) == ["Models: denoise@1, inpaint-classic@1."]
 
 
-def test_a_database_of_a_newer_version_is_left_as_it_is(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
+def test_on_postgresql_two_starts_at_once_migrate_one_after_the_other(tmp_path: Path) -> None:
+    with databases.empty("postgresql", tmp_path) as url:
+        environ = {**os.environ, "LACUNA_HOME": str(tmp_path), "LACUNA_DATABASE_URL": url}
+        argv = [sys.executable, "-m", "server.cli", "migrate"]
+        starts = [subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(3)]
+        said = [start.communicate()[0] for start in starts]
+    assert [start.returncode for start in starts] == [0, 0, 0], said
+    assert all("Models: denoise@1." in sentences for sentences in said)
+
+
+def test_a_database_of_a_newer_version_is_left_as_it_is(settings: Settings) -> None:
     migrate(settings)
-    with closing(sqlite3.connect(tmp_path / "lacuna.db")) as database:
-        database.execute("UPDATE alembic_version SET version_num = '9999'")
-        database.commit()
+    rewind(settings, "9999")
     with pytest.raises(NewerDatabase, match="newer Lacuna"):
         migrate(settings)
-    assert not list(tmp_path.glob("*.before-*"))
+    assert not list(settings.home.glob("*.before-*"))
+
+
+def test_the_migrations_make_the_tables_that_the_code_knows(settings: Settings) -> None:
+    migrate(settings)
+    engine = open_database(settings.database)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_no_sentence_shows_the_password_of_the_database(tmp_path: Path) -> None:
+    with databases.empty("postgresql", tmp_path) as url:
+        secret = make_url(url).set(password="do-not-tell").render_as_string(hide_password=False)  # noqa: S106  # it opens nothing
+        settings = Settings(home=tmp_path, database_url=secret)
+        migrate(settings)
+        rewind(settings, "9999")
+        with pytest.raises(NewerDatabase) as refusal:
+            migrate(settings)
+        said = [str(refusal.value), *(str(finding) for finding in doctor.examine(settings))]
+    assert not [sentence for sentence in said if "do-not-tell" in sentence]
+    assert [sentence for sentence in said if "***" in sentence]

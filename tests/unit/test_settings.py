@@ -61,10 +61,10 @@ def test_what_a_parent_tells_its_child_and_what_the_client_reads_are_no_settings
         ("LACUNA_DATABASE_URL", "sqlite:///:memory:"),
         ("LACUNA_BIND", "8080"),
         ("LACUNA_BIND", "127.0.0.1:70000"),
-        ("LACUNA_BIND", "0.0.0.0:8080"),
-        ("LACUNA_BIND", "192.0.2.1:8080"),
+        ("LACUNA_BIND", "photos.local:8080"),
+        ("LACUNA_BIND", "0.0.0:8080"),
         ("LACUNA_BIND", "127.0.0.1:²"),
-        ("LACUNA_DATABASE_URL", "postgresql://db/lacuna"),
+        ("LACUNA_DATABASE_URL", "mysql://db/lacuna"),
         ("LACUNA_REDIS_URL", "localhost:6379"),
         ("LACUNA_REDIS_URL", "amqp://localhost"),  # the guard against forged messages stands before Redis only
         ("LACUNA_REDIS_URL", "redis://localhost:port/0"),
@@ -105,6 +105,22 @@ def test_a_redis_elsewhere_is_used_as_given(url: str) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:8080", "localhost:1", "[::1]:8080", "127.8.0.1:80"])
 def test_every_loopback_address_can_be_bound(address: str) -> None:
     assert load({"LACUNA_BIND": address}).bind == address
+
+
+@pytest.mark.parametrize(
+    ("settings", "needed"),
+    [
+        ({}, False),
+        ({"LACUNA_BIND": "[::1]:8080", "LACUNA_HOSTS": "localhost,127.0.0.1"}, False),
+        ({"LACUNA_BIND": "0.0.0.0:8080"}, True),
+        ({"LACUNA_BIND": "[::]:8080"}, True),
+        ({"LACUNA_BIND": "192.0.2.1:8080"}, True),
+        ({"LACUNA_HOSTS": "localhost,photos.local"}, True),  # somebody forwards it to us
+        ({"LACUNA_HOSTS": "localhost,192.0.2.1"}, True),
+    ],
+)
+def test_keys_are_needed_as_soon_as_anybody_else_could_ask(settings: dict[str, str], needed: bool) -> None:
+    assert load(settings).needs_keys is needed
 
 
 @pytest.mark.parametrize("hosts", ["localhost", "photos.local,127.0.0.1", "[::1],localhost"])

@@ -5,7 +5,7 @@ import threading
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared import children, events, settings
+from shared import children, events, metrics, settings
 from shared.bells.celery import CeleryRinger, celery_app
 from shared.bells.ringer import BackgroundRinger
 from shared.blobs.local import LocalBlobs
@@ -26,6 +26,7 @@ def main() -> None:
     """Run until SIGTERM."""
     chosen = settings.load()
     events.configure()
+    metrics.start(chosen.metrics)
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     signal.signal(signal.SIGINT, lambda *_: stopping.set())
@@ -55,6 +56,7 @@ def _sweep(jobs: Jobs, models: Models, blobs: Blobs, chosen: Settings, stopping:
         try:
             sweep(jobs, models, blobs, chosen.sweep_seconds)
             expire(jobs, chosen.keep_days)  # after sweeping: the files of what expires now go in a later pass
+            metrics.forget(chosen.metrics)
         except (SQLAlchemyError, OSError) as error:  # the database or the disk is away: the next sweep tries again
             events.emit("upkeep.failed", reason=f"{type(error).__name__}: {error}"[:300])
         stopping.wait(min(chosen.sweep_seconds / 4, LONGEST_PAUSE_SECONDS))
