@@ -43,6 +43,6 @@ def sent(house: House, seeds: Iterable[int]) -> Counter[str]:
             outcomes[job["state"]] += 1
             assert job["state"] == "succeeded" or job["error"]["code"] in damaged.REFUSALS, job
     assert set(outcomes) <= damaged.REFUSALS | {"succeeded", "failed"}, outcomes
-    files = 2 * outcomes["succeeded"] + outcomes["failed"]  # each job's upload, and the results
+    files = 4 * outcomes["succeeded"] + outcomes["failed"]  # each job's upload; the results, with two previews each
     assert len(house.files()) == files, "something lies in the store that belongs to no job"
     return outcomes

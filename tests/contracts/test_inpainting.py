@@ -182,12 +182,14 @@ def test_mask_and_reference_stay_with_their_job_and_the_sweeper_takes_what_no_ro
     part = saved(image(noise(20, 20, 3)))
     job = ended(house, tmp_path, {"image": part, "mask": saved(image(drawn(20, 20, (1, 2, 1, 2)))), "reference": part}, task="inpaint")
     folder = f"{job.id[-2:]}/{job.id}"
-    assert house.files() == sorted(f"{folder}/{name}" for name in ("mask", "reference", "result.1", "upload"))
+    previews = [f"preview-{of}.1" for of in ("input", "result", "mask", "reference")]
+    named = sorted(f"{folder}/{name}" for name in ("mask", "reference", "result.1", "upload", *previews))
+    assert house.files() == named
     stray = house.ports.blobs.draft()
     stray.write(b"x")
     stray.place(f"{folder}/result.9")
     sweep(house.jobs, house.ports.models, house.ports.blobs, grace_seconds=-1)
-    assert house.files() == sorted(f"{folder}/{name}" for name in ("mask", "reference", "result.1", "upload"))
+    assert house.files() == named
     view = house.get(f"/v1/jobs/{job.id}").json
     assert (view["input"]["mask"]["name"], view["input"]["reference"]["width"]) == ("mask.png", 20)
     assert "key" not in str(view["input"])
