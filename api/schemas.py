@@ -270,6 +270,10 @@ class ModelForm(Form):
     """No fields beside `manifest` and `weights`."""
 
 
+UUID: dict[str, Any] = {"format": "uuid"}  # told, and checked where it is used: what is none has a code of its own
+STORABLE: dict[str, Any] = {"pattern": r"^[^\x00]*$"}
+
+
 class JobQuery(Form):
     """Of one job."""
 
@@ -281,11 +285,11 @@ class JobsQuery(Form):
 
     state: Literal["queued", "running", "succeeded", "failed", "canceled"] | None = None
     kind: Literal["restore", "train", "evaluate", "ingest", "publish"] | None = None
-    task: str | None = None
+    task: str | None = Field(None, json_schema_extra=STORABLE)
     model: str | None = Field(None, pattern=r"^[a-z0-9-]+@[0-9]{1,9}$", description="`name@version`")
     lane: Literal["interactive", "bulk", "train"] | None = None
-    label: str | None = None
-    batch: str | None = None
+    label: str | None = Field(None, json_schema_extra=STORABLE)
+    batch: str | None = Field(None, json_schema_extra=UUID)
     limit: int = Field(50, ge=1, le=500)
     cursor: str | None = Field(
         None, description="the `next` of the page before", json_schema_extra={"pattern": "^[A-Za-z0-9_-]{21}[AQgw]$"}
@@ -301,8 +305,8 @@ class PreviewQuery(Form):
 class EventsQuery(Form):
     """Whose changes: of one job, of a batch, or of all."""
 
-    job: str | None = Field(None, description="only this job")
-    batch: str | None = Field(None, description="only jobs of this batch")
+    job: str | None = Field(None, description="only this job", json_schema_extra=UUID)
+    batch: str | None = Field(None, description="only jobs of this batch", json_schema_extra=UUID)
 
 
 class NoQuery(Form):

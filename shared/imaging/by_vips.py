@@ -1,5 +1,6 @@
 """Pixels by libvips: what Pillow would cut to 8 bits, every TIFF, and CMYK. Loaders are named, and untrusted ones blocked."""
 
+import logging
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from shared.errors import Refused
 from shared.imaging.containers.described import Header
 from shared.imaging.pixels import Pixels
 
+logging.getLogger("pyvips").setLevel(logging.ERROR)  # what libvips warns of is the file's matter; where it fails, it raises
 pyvips.block_untrusted_set(True)
 pyvips.cache_set_max(0)  # no picture is decoded twice, and each would be kept
 

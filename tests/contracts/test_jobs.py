@@ -18,7 +18,7 @@ from shared.database.engine import clock_ms, now_ms, open_database
 from shared.database.tables import batches, flows, job_metrics, lanes, owners, reservations
 from shared.database.tables import jobs as rows
 from shared.errors import Outcome, Refused
-from shared.jobs.job import FINAL, MOVES, Job, Lane, Move, State, Success, blob_key, result_part
+from shared.jobs.job import FINAL, MOVES, PREVIEWS, Job, Lane, Move, State, Success, blob_key, preview_part, result_part
 from shared.jobs.store import Jobs, Replay, Reservation
 from tests.conftest import MakesJobs
 
@@ -783,8 +783,8 @@ def test_of_a_job_that_runs_or_just_ended_every_blob_is_kept(jobs: Jobs, engine:
     assert kept == {
         running.id: None,
         fresh.id: None,
-        old.id: {old.input["key"], old.result_key},
-        waiting.id: {waiting.input["key"]},
+        old.id: {old.input["key"], old.result_key, *(blob_key(old.id, preview_part(of, old.token)) for of in PREVIEWS)},
+        waiting.id: {waiting.input["key"], *(blob_key(waiting.id, preview_part(of, waiting.token)) for of in PREVIEWS)},
     }
 
 
