@@ -31,7 +31,7 @@ up: .venv/.ready $(EXPORTED) ## start the service at http://127.0.0.1:8080; Ctrl
 	@$(BIN)/lacunad up
 
 test: .venv/.ready $(EXPORTED) lint ## check the code and run every test
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: .venv/.ready ## style, types, import contracts
 	@$(BIN)/ruff check .

@@ -31,6 +31,13 @@ class Client:
             raise RuntimeError(f"{method} {path} was answered with {answer.status}: {data[:300]!r}")
         return data
 
+    def answered(self, path: str, body: bytes) -> int:
+        """The status that a form is answered with, whatever it is."""
+        self._connection.request("POST", path, body, FORM)
+        answer = self._connection.getresponse()
+        answer.read()
+        return answer.status
+
     def json(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> dict[str, Any]:
         """The same, read as a JSON object."""
         found: dict[str, Any] = json.loads(self.ask(method, path, body, headers))

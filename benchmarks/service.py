@@ -5,11 +5,14 @@ ours: 0.85 means that ours takes 1/0.85 times as long. Medians of the pairs are 
 """
 
 import io
+import itertools
 import json
 import os
 import statistics
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +36,7 @@ from shared.database.engine import open_database
 from shared.database.tables import jobs as jobs_table
 from shared.imaging import codec, tiles
 from shared.models import registry
+from tests.bad_files import BAD
 from trainer.execution import Network, choice
 
 HEIGHT, WIDTH = 321, 481
@@ -42,6 +46,7 @@ POSTS = 100  # in a round
 GETS = 1_000
 FEW, MANY = 1_000, 1_000_000
 FILL = 10_000  # rows in one statement
+AT_ONCE = 30  # bad files
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Row:
 
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
-@click.option("--only", multiple=True, type=click.Choice(["throughput", "post", "get", "million"]), help="Leave the others out.")
+@click.option("--only", multiple=True, type=click.Choice(["throughput", "post", "get", "million", "bad"]), help="Leave the others out.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there too.")
 def main(rounds: int, only: tuple[str, ...], json_path: Path | None) -> None:
     """Measure what the service costs on this machine."""
@@ -77,13 +82,15 @@ def main(rounds: int, only: tuple[str, ...], json_path: Path | None) -> None:
     found = []
     print(f"{'':<62} {'ours':>9} {'peer':>9} {'ratio':>6}  {'range':<13} promised")
     for name, part in parts.items():
-        if not only or name in only:
+        if name in (only or parts):
             for row in part(rounds):
                 found.append(row.json())
                 span = f"{min(row.ratios):.2f} – {max(row.ratios):.2f}"
                 print(f"{row.what:<62} {row.ours_s:>7.3f} s {row.peer_s:>7.3f} s {row.median:>6.2f}  {span:<13} {row.promised}", flush=True)
     if "post" in (only or parts):
         print(f"\n{_fsyncs()}")
+    if "bad" in (only or ["bad"]):
+        print(_alive_under_fire(rounds))
     if json_path is not None:
         json_path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
@@ -249,6 +256,25 @@ def _fsyncs() -> str:
         engine.dispose()
     commits = written.count(True)
     return f"fsyncs of one POST: {len(synced)} of the file and its directories, {commits} of SQLite's log; the bare view: 2."
+
+
+def _alive_under_fire(rounds: int) -> str:
+    """How long `/healthz` takes while `AT_ONCE` bad files arrive, each round all of them at once."""
+    forms = [load.form("bad.png", data) for data, _ in itertools.islice(itertools.cycle(BAD.values()), AT_ONCE)]
+    took: list[float] = []
+    with Home(redis_url="") as home:
+        address = home.serve()
+        asking = load.Client(address)
+        for _ in range(rounds):
+            senders = [threading.Thread(target=load.Client(address).answered, args=["/v1/restorations", form]) for form in forms]
+            for sender in senders:
+                sender.start()
+            while any(sender.is_alive() for sender in senders):
+                began = time.perf_counter()
+                asking.ask("GET", "/healthz")
+                took.append(1000 * (time.perf_counter() - began))
+    what = f"/healthz while {AT_ONCE} bad files arrive at once, {len(took)} times in {rounds} rounds"
+    return f"{what}: median {statistics.median(took):.0f} ms, at most {max(took):.0f} ms (promised: 100)."
 
 
 if __name__ == "__main__":
