@@ -40,6 +40,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     "upkeep.rang": (logging.INFO, "upkeep rang for rows nobody had taken"),
     "upkeep.expired": (logging.INFO, "pictures and results are no longer kept; their files go later"),
     "upkeep.swept": (logging.INFO, "files that no row names were removed"),
+    "metrics.failed": (logging.WARNING, "there is no space to count in; this process goes on without"),
     "part.started": (logging.INFO, "a part was started"),
     "part.ended": (logging.WARNING, "a part ended and is started again"),
     "part.frozen": (logging.WARNING, "a part was silent for too long, or a picture overdue in it: it is killed"),

@@ -3,6 +3,7 @@
 Each setting is described in docs/operations.md. A value that is unknown or absurd stops the start with a sentence.
 """
 
+import functools
 import ipaddress
 import os
 import re
@@ -51,7 +52,7 @@ class Settings(BaseModel):
     request_seconds: float = Field(900, gt=0, description="longest upload")
     stall_seconds: float = Field(20, gt=0, description="longest pause within an upload")
     max_attempts: int = Field(3, ge=1, le=100, description="how often a picture is tried when its worker dies or the storage fails")
-    keep_days: float = Field(30, ge=0, description="how long pictures and results are kept after their job ended; 0: for ever")
+    keep_days: float = Field(30, ge=0, le=36_500, description="how long pictures and results are kept after their job ended; 0: for ever")
     min_free: int = Field(2 * 10**9, ge=0, description="free disk space, in bytes, below which uploads are refused")
 
     @field_validator("hosts", mode="before")
@@ -100,7 +101,7 @@ class Settings(BaseModel):
             raise ValueError("REDIS_URL must look like redis://HOST:6379/0, rediss://… or redis+socket://PATH?virtual_host=0")
         return self
 
-    @property
+    @functools.cached_property
     def needs_keys(self) -> bool:
         """Whether anybody but this machine's own users can reach the API."""
         host, _, _ = self.bind.rpartition(":")
