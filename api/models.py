@@ -26,7 +26,7 @@ routes = Routes(Blueprint("models", __name__))
 
 @routes.add("GET", "/v1/models", {200: ModelPage}, query=NoQuery, problems=("unknown_field", "database_busy"))
 def list_models() -> Response:
-    """Every model version, with its manifest: what it learnt from, and how good it is."""
+    """Every model version of yours and of Lacuna's, with its manifest: what it learnt from, and how good it is."""
     return Response(json.dumps({"items": _views(), "next": None}), content_type="application/json")
 
 
@@ -107,5 +107,5 @@ def _views() -> list[dict[str, Any]]:
             default=chosen.get(found.manifest.task) == found.manifest.reference,
             aliases=ports.models.aliases(found.manifest),
         ).model_dump(mode="json")
-        for found in ports.models.list()
+        for found in ports.models.list(owner_id())
     ]

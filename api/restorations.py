@@ -50,7 +50,7 @@ def _accept(ports: Ports, upload: Upload, reservation: Reservation | None, finge
     files = {name: part for name, part in upload.parts.items() if name in FILES}
     fields = parse(RestorationForm, upload.fields | {name: part for name, part in upload.parts.items() if name not in FILES})
     headers = _check(fields, files, ports.settings.max_pixels)
-    model = ports.models.resolve(fields.task, fields.model)
+    model = ports.models.resolve(fields.task, fields.model, owner_id())
     job_id = str(uuid7())
     described = {name: _described(part, headers[name], blob_key(job_id, BLOBS[name])) for name, part in files.items()}
     new = NewJob(

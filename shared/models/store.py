@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, insert, select
+from sqlalchemy import Connection, Engine, Row, and_, bindparam, delete, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from shared.database.engine import READ_ONLY, be_alone, now_ms
@@ -107,10 +107,12 @@ class Models:
             row = connection.execute(_columns().where(models.c.name == name, models.c.version == version)).one_or_none()
         return _model(row) if row is not None else None
 
-    def list(self) -> builtins.list[Model]:
-        """Every version, by name and version."""
+    def list(self, owner_id: str | None = None) -> builtins.list[Model]:
+        """Every version, by name and version; those that an owner sees, if one is named: their own and the shipped ones."""
+        statement = _columns() if owner_id is None else _columns().where(_seen)
         with self._engine.connect().execution_options(**READ_ONLY) as connection:
-            return [_model(row) for row in connection.execute(_columns().order_by(models.c.name, models.c.version))]
+            rows = connection.execute(statement.order_by(models.c.name, models.c.version), {} if owner_id is None else {"owner": owner_id})
+            return [_model(row) for row in rows]
 
     def kept_parts(self, ids: Iterable[str]) -> dict[str, set[str] | None]:
         """Of each model that exists, the blob keys that its row names; None means all of them: it is being prepared."""
@@ -129,31 +131,22 @@ class Models:
         with self._engine.connect().execution_options(**READ_ONLY) as connection:
             return sorted(connection.execute(statement).scalars())
 
-    def resolve(self, task: str, wanted: str | None) -> Manifest:
-        """The version that `wanted` names: none = the task's default; `name`, `name@alias`, `name@version`.
+    def resolve(self, task: str, wanted: str | None, owner_id: str) -> Manifest:
+        """The version that `wanted` names, of those that the owner sees: none = the task's default; `name`, `name@alias`, `name@version`.
 
         A bare name is its alias `prod` if that is set, else its newest ready version.
         Raises `Refused("unknown_model")`, or `Refused("model_task")` for a model that does another task.
         """
         name, _, version = (wanted or "").partition("@")
-        of_task = select(models.c.manifest).where(models.c.state == "ready", models.c.task == task)
-        if not wanted:
-            default = (models.c.name == defaults.c.name) & (models.c.version == defaults.c.version)
-            statement = of_task.join(defaults, default).where(defaults.c.task == task)
-        elif re.fullmatch("[0-9]{1,9}", version):  # not isdigit(): `²` is a digit, and no number; longer ones overflow the column
-            statement = of_task.where(models.c.name == name, models.c.version == int(version))
-        else:
-            aliased = (aliases.c.name == models.c.name) & (aliases.c.version == models.c.version) & (aliases.c.alias == (version or "prod"))
-            statement = (
-                of_task.outerjoin(aliases, aliased)
-                .where(models.c.name == name)
-                .order_by(aliases.c.alias.is_(None), models.c.version.desc())
-            )
-            statement = statement.where(aliases.c.alias.is_not(None)) if version else statement
+        statement, values = _DEFAULT, dict[str, str | int]()
+        if re.fullmatch("[0-9]{1,9}", version):  # not isdigit(): `²` is a digit, and no number; longer ones overflow the column
+            statement, values = _VERSION, {"name": name, "version": int(version)}
+        elif wanted:
+            statement, values = _ALIASED if version else _NAMED, {"name": name, "alias": version or "prod"}
         with self._engine.connect().execution_options(**READ_ONLY) as connection:
-            row = connection.execute(statement.limit(1)).first()
+            row = connection.execute(statement, {"task": task, "owner": owner_id, **values}).first()
         if row is None:
-            ready = [found.manifest for found in self.list() if found.state == "ready"]
+            ready = [found.manifest for found in self.list(owner_id) if found.state == "ready"]
             known = ", ".join(found.reference for found in ready if found.task == task)
             if other := next((found for found in ready if found.name == name and found.task != task), None):
                 does = f"{other.name} does {other.task}, not {task}; there are: {known or 'none'}."
@@ -161,6 +154,19 @@ class Models:
             what = f"“{wanted[:140]}”" if wanted else "a default model"
             raise Refused("unknown_model", f"There is no {what} for {task}; there are: {known or 'none'}.", fields={"model": "unknown"})
         return Manifest.model_validate(row.manifest)
+
+
+# made once: every picture that is sent asks for a model
+_seen = or_(models.c.owner_id.is_(None), models.c.owner_id == bindparam("owner"))  # what comes with Lacuna belongs to nobody
+_ready = select(models.c.manifest).where(models.c.state == "ready", models.c.task == bindparam("task"), _seen).limit(1)
+_default = and_(models.c.name == defaults.c.name, models.c.version == defaults.c.version, defaults.c.task == bindparam("task"))
+_alias = and_(aliases.c.name == models.c.name, aliases.c.version == models.c.version, aliases.c.alias == bindparam("alias"))
+_DEFAULT = _ready.join(defaults, _default)
+_VERSION = _ready.where(models.c.name == bindparam("name"), models.c.version == bindparam("version"))
+_ALIASED = _ready.join(aliases, _alias).where(models.c.name == bindparam("name"))
+_NAMED = (
+    _ready.outerjoin(aliases, _alias).where(models.c.name == bindparam("name")).order_by(aliases.c.alias.is_(None), models.c.version.desc())
+)
 
 
 def _columns() -> Any:

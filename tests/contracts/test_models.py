@@ -67,21 +67,26 @@ def test_a_default_once_set_stays_when_a_newer_version_arrives(registry: Models)
     registry.register([manifest("a", 1)])
     registry.register([manifest("a", 1), manifest("a", 2)])
     assert registry.defaults() == {"denoise": "a@1"}
-    assert registry.resolve("denoise", None).reference == "a@1"
+    assert registry.resolve("denoise", None, "local").reference == "a@1"
 
 
 @pytest.mark.parametrize(("wanted", "means"), [(None, "b@3"), ("", "b@3"), ("a", "a@11"), ("a@2", "a@2"), ("a@02", "a@2"), ("b@3", "b@3")])
 def test_a_name_means_its_newest_version_and_none_means_the_default(wanted: str | None, means: str, registry: Models) -> None:
     registry.register([manifest("b", 3)])
     registry.register([manifest("a", 2), manifest("a", 11)])
-    assert registry.resolve("denoise", wanted).reference == means
+    assert registry.resolve("denoise", wanted, "local").reference == means
 
 
 def test_a_bare_name_means_its_alias_prod_where_that_is_set(registry: Models, engine: Engine) -> None:
     registry.register([manifest("a", 1), manifest("a", 2), manifest("b", 1)])
     alias(engine, "a", "prod", 1)
     alias(engine, "a", "next", 2)
-    assert [registry.resolve("denoise", wanted).reference for wanted in ("a", "a@prod", "a@next", "b")] == ["a@1", "a@1", "a@2", "b@1"]
+    assert [registry.resolve("denoise", wanted, "local").reference for wanted in ("a", "a@prod", "a@next", "b")] == [
+        "a@1",
+        "a@1",
+        "a@2",
+        "b@1",
+    ]
     assert [registry.aliases(found.manifest) for found in registry.list()] == [["prod"], ["next"], []]
 
 
@@ -93,7 +98,7 @@ def test_what_no_model_is_called_is_unknown_and_the_answer_lists_what_there_is(w
     registry.register([manifest("a", 1), manifest("b", 1), manifest("fill", 1, task="inpaint")])
     alias(engine, "a", "prod", 1)
     with pytest.raises(Refused) as refused:
-        registry.resolve("denoise", wanted)
+        registry.resolve("denoise", wanted, "local")
     assert refused.value.code == "unknown_model"
     assert refused.value.fields == {"model": "unknown"}
     assert "a@1, b@1" in refused.value.detail
@@ -104,14 +109,14 @@ def test_what_no_model_is_called_is_unknown_and_the_answer_lists_what_there_is(w
 def test_a_model_of_another_task_is_refused_as_such(wanted: str, registry: Models) -> None:
     registry.register([manifest("a", 1), manifest("fill", 1, task="inpaint")])
     with pytest.raises(Refused) as refused:
-        registry.resolve("inpaint", wanted)
+        registry.resolve("inpaint", wanted, "local")
     assert refused.value.code == "model_task"
     assert refused.value.detail == "a does denoise, not inpaint; there are: fill@1."
 
 
 def test_without_any_model_even_the_default_is_unknown(registry: Models) -> None:
     with pytest.raises(Refused, match="none"):
-        registry.resolve("denoise", None)
+        registry.resolve("denoise", None, "local")
 
 
 @pytest.mark.parametrize("wanted", [None, "a", "a@1", "a@prod"])
@@ -122,7 +127,7 @@ def test_a_version_that_is_not_ready_is_not_served(wanted: str | None, registry:
         connection.execute(update(models).values(state="preparing"))
     assert [found.state for found in registry.list()] == ["preparing"]
     with pytest.raises(Refused, match="unknown_model"):
-        registry.resolve("denoise", wanted)
+        registry.resolve("denoise", wanted, "local")
 
 
 def publishing(jobs: Jobs, registry: Models, described: Manifest, model_id: str) -> Job:
@@ -146,12 +151,12 @@ def test_an_added_model_is_in_preparation_until_its_job_succeeded_and_then_serve
     assert found == Model(manifest("mine", 1), "preparing", ONE, added.id, None)
     assert registry.kept_parts([ONE, OTHER]) == {ONE: None}
     with pytest.raises(Refused, match="unknown_model"):
-        registry.resolve("denoise", "mine")
+        registry.resolve("denoise", "mine", "local")
 
     (claimed,) = jobs.claim("w:1", [Lane.TRAIN], 1, idle=True)
     key = blob_key(ONE, "exported.1")
     assert jobs.succeed([Success(claimed, {"bytes": 1}, key, [])]) == {added.id}
-    assert registry.resolve("denoise", "mine").reference == "mine@1"
+    assert registry.resolve("denoise", "mine", "local").reference == "mine@1"
     assert registry.kept_parts([ONE]) == {ONE: {blob_key(ONE, "weights"), key}}
 
 
@@ -212,3 +217,18 @@ def test_the_name_of_a_shipped_model_is_not_taken_and_a_name_that_a_user_had_fir
     registry.register([manifest("mine", 1, weights_sha256="c" * 64), manifest("mine", 2), manifest("ours", 1)])
     assert [(found.manifest.reference, found.id) for found in registry.list()] == [("a@1", None), ("mine@1", ONE), ("ours@1", None)]
     publishing(jobs, registry, manifest("mine", 3), OTHER)
+
+
+def test_a_model_is_seen_by_its_owner_only_and_a_shipped_one_by_all(engine: Engine, registry: Models) -> None:
+    registry.register([manifest("a", 1)])
+    added = publishing(Jobs(engine, 30), registry, manifest("mine", 1), ONE)
+    assert added.owner_id == "local"
+    with engine.begin() as connection:
+        connection.execute(update(models).where(models.c.name == "mine").values(state="ready"))
+    assert [found.manifest.reference for found in registry.list("local")] == ["a@1", "mine@1"]
+    assert [found.manifest.reference for found in registry.list("ben")] == ["a@1"]
+    assert registry.resolve("denoise", "mine", "local").reference == "mine@1"
+    for wanted in ("mine", "mine@1"):
+        with pytest.raises(Refused, match="unknown_model") as refused:
+            registry.resolve("denoise", wanted, "ben")
+        assert "there are: a@1." in refused.value.detail
