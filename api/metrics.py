@@ -43,14 +43,14 @@ class _Now:
         waiting = GaugeMetricFamily("lacuna_waiting_jobs", "queued jobs", labels=["lane"])
         pixels = GaugeMetricFamily("lacuna_waiting_megapixels", "their size", labels=["lane"])
         age = GaugeMetricFamily("lacuna_oldest_waiting_seconds", "since when the oldest of them waits", labels=["lane"])
-        backlog = GaugeMetricFamily("lacuna_backlog_seconds", "until they are done, at the pace of the last jobs", labels=["lane"])
+        backlog = GaugeMetricFamily("lacuna_backlog_seconds", "until they are done, at the rates of their models", labels=["lane"])
+        living = GaugeMetricFamily("lacuna_workers", "workers heard of within a lease", labels=["lane"])
         for lane in lanes:
+            heard = sum(lane.lane in worker.lanes for worker in workers)
+            living.add_metric([lane.lane], heard)
             waiting.add_metric([lane.lane], lane.jobs)
             pixels.add_metric([lane.lane], lane.pixels / 1e6)
             age.add_metric([lane.lane], lane.oldest_seconds)
             if lane.seconds is not None:
-                backlog.add_metric([lane.lane], lane.seconds)
-        living = GaugeMetricFamily("lacuna_workers", "workers heard of within a lease", labels=["lane"])
-        for name in (lane.lane for lane in lanes):
-            living.add_metric([name], sum(name in worker.lanes for worker in workers))
+                backlog.add_metric([lane.lane], lane.seconds / max(1, heard))
         yield from (waiting, pixels, age, backlog, living)

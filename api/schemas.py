@@ -230,7 +230,7 @@ class LaneView(View):
     jobs: int
     pixels: int
     oldest_s: float = Field(description="since when the oldest of them waits")
-    backlog_s: float | None = Field(description="until they are done, at the pace of the last jobs; null if nobody can know yet")
+    backlog_s: float | None = Field(description="until they are done, at the rates of their models; null while one is unknown")
 
 
 class DiskView(View):

@@ -16,14 +16,13 @@ routes = Routes(Blueprint("system", __name__))
 def system() -> Response:
     """The workers there are, what they run networks with, what waits for them, and the disk."""
     ports: Ports = current_app.extensions["lacuna"]()
-    workers = [
-        WorkerView(**vars(seen) | {"started_at": timestamp(seen.started_at), "seen_at": timestamp(seen.seen_at)})
-        for seen in ports.workers.list()
-    ]
-    lanes = [
-        LaneView(name=lane.lane, jobs=lane.jobs, pixels=lane.pixels, oldest_s=lane.oldest_seconds, backlog_s=lane.seconds)
-        for lane in ports.jobs.backlog()
-    ]
+    living = ports.workers.list()
+    workers = [WorkerView(**vars(seen) | {"started_at": timestamp(seen.started_at), "seen_at": timestamp(seen.seen_at)}) for seen in living]
+    lanes = []
+    for lane in ports.jobs.backlog():
+        heard = sum(lane.lane in seen.lanes for seen in living)
+        seconds = None if lane.seconds is None else lane.seconds / max(1, heard)
+        lanes.append(LaneView(name=lane.lane, jobs=lane.jobs, pixels=lane.pixels, oldest_s=lane.oldest_seconds, backlog_s=seconds))
     disk = DiskView(free=shutil.disk_usage(ports.settings.home).free, min_free=ports.settings.min_free)
     view = SystemView(version=version("lacuna"), workers=workers, lanes=lanes, disk=disk)
     return Response(json.dumps(view.model_dump(mode="json")), content_type="application/json")

@@ -61,7 +61,6 @@ KEPT_MS = 24 * 3_600_000  # an Idempotency-Key is kept as long as its job, and a
 POSITIONS = 1_000
 LATE_MS = 10_000  # a row can be seen so long after the time that it names as its change: its transaction took a while
 METRICS = ("of", "protocol", "psnr", "ssim", "mse", "rmse", "mae")
-PACED = 32  # jobs whose pace is a lane's
 REAPED_DUE_MS = 1_000
 LATEST_WEIGHS = 0.2  # of one job, in the rate of its model
 CHUNK = 500  # rows that one write changes
@@ -167,7 +166,12 @@ class Backlog:
     jobs: int
     pixels: int
     oldest_seconds: float  # since when the oldest waits; 0 if none does
-    seconds: float | None  # until all are done; None while nothing in the lane ended yet that tells
+    seconds: float | None  # that one worker's device needs for all; None while the rate of a model among them is unknown
+
+    def and_also(self, count: int, pixels: int, oldest_seconds: float, mpx: float, rate: float | None) -> "Backlog":
+        """With `count` more jobs of a model of that rate, in seconds per megapixel."""
+        seconds = None if self.seconds is None or rate is None else self.seconds + mpx * rate
+        return Backlog(self.lane, self.jobs + count, self.pixels + pixels, max(self.oldest_seconds, oldest_seconds), seconds)
 
 
 class Jobs:
@@ -426,19 +430,21 @@ class Jobs:
             )
 
     def backlog(self) -> list[Backlog]:
-        """What waits in each lane, and how long it will take at the pace of the lane's last jobs."""
+        """What waits in each lane, and how long one worker will take for it, at the rates of its models."""
+        kinds = (jobs.c.lane, jobs.c.model_name, jobs.c.model_version, jobs.c.params["speed"].as_string())
         waiting = (
-            select(jobs.c.lane, func.count(), func.sum(jobs.c.pixels), now_ms() - func.min(jobs.c.created_at))
+            select(*kinds, func.count(), func.sum(jobs.c.pixels), now_ms() - func.min(jobs.c.created_at))
             .where(jobs.c.state == State.QUEUED)
-            .group_by(jobs.c.lane)
+            .group_by(*kinds)
         )
         with self._reading() as connection:
-            found = {lane: (count, int(pixels), age) for lane, count, pixels, age in connection.execute(waiting)}
-            paces = {lane: _ms_per_pixel(connection, lane) for lane in found}
-        return [
-            Backlog(lane, count, pixels, age / 1000, None if (pace := paces.get(lane)) is None else pixels * pace / 1000)
-            for lane, (count, pixels, age) in ((lane, found.get(lane, (0, 0, 0))) for lane in Lane)
-        ]
+            known = {(row.model_name, row.model_version): row.seconds_per_mpx for row in connection.execute(select(rates))}
+            found = [Backlog(Lane(lane), 0, 0, 0.0, 0.0) for lane in Lane]
+            of = {each.lane: number for number, each in enumerate(found)}
+            for lane, model, version, speed, count, pixels, age in connection.execute(waiting):
+                mpx = cost_mpx(int(pixels), {"speed": speed}) + 0.01 * (count - 1)
+                found[of[lane]] = found[of[lane]].and_also(count, int(pixels), age / 1000, mpx, known.get((model, version)))
+        return found
 
     def versions(self, ids: Iterable[str]) -> dict[str, int]:
         """The version of each of these jobs that exists: what the API's watch compares."""
@@ -665,20 +671,6 @@ def _due(lane: Lane, alone: bool) -> Any:
         .limit(turns.GROUP_JOBS)
         .with_for_update(skip_locked=True)
     )
-
-
-def _ms_per_pixel(connection: Connection, lane: Lane) -> float | None:
-    """The pace of a lane's last jobs, however many worked at once: from one end to the next, but no longer than the job took."""
-    last = (
-        select(jobs.c.started_at, jobs.c.finished_at, jobs.c.pixels)
-        .where(jobs.c.state == State.SUCCEEDED, jobs.c.lane == lane)
-        .order_by(jobs.c.changed_at.desc())
-        .limit(PACED)
-    )
-    ended = sorted(connection.execute(last).all(), key=lambda row: row.finished_at)
-    before = [row.started_at for row in ended[:1]] + [row.finished_at for row in ended]
-    busy = sum(min(row.finished_at - earlier, row.finished_at - row.started_at) for earlier, row in zip(before, ended, strict=False))
-    return busy / sum(row.pixels for row in ended) if ended else None
 
 
 def _take_turn(connection: Connection, new: NewJob) -> float:

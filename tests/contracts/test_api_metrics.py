@@ -11,6 +11,7 @@ from sqlalchemy import update
 from api.app import create_app
 from shared.database.engine import open_database
 from shared.database.tables import jobs as rows
+from shared.jobs.job import Success
 from shared.jobs.store import Jobs
 from shared.workers.store import Worker
 from tests.contracts.api_fixtures import House, code, open_house
@@ -56,16 +57,20 @@ def test_what_waits_is_told_by_lane_with_its_age(house: House) -> None:
     assert ("lacuna_backlog_seconds", "interactive") not in found, "nothing has ended yet: who could know"
 
 
-def test_the_backlog_goes_by_the_pace_of_the_last_jobs_and_pauses_do_not_count(house: House) -> None:
-    # of a megapixel each: two at once, which took 4 s, and ten minutes later one that took 2 s
-    for started, finished in ((0, 4_000), (0, 4_000), (600_000, 602_000)):
-        rewrite(house, house.succeed(house.restored().id).id, started_at=started, finished_at=finished, pixels=1_000_000)
+def test_the_backlog_goes_by_the_rates_of_the_models_and_the_workers_there_are(house: House) -> None:
+    done = house.claim(house.restored().id)
+    house.jobs.succeed([Success(done, {"bytes": 1}, "aa/x/result.1", [], device_seconds=2 * done.cost_mpx)])  # two seconds a megapixel
+    rewrite(house, done.id, changed_at=0)  # as an expiry does
     rewrite(house, house.restored().id, pixels=10_000_000)
-    assert told(house)["lacuna_backlog_seconds", "interactive"] == pytest.approx(10 * (4 + 0 + 2) / 3)
+    rewrite(house, house.restored(speed="best").id, pixels=1_000_000)
+    house.ports.workers.present(Worker("host:1", ["interactive", "bulk"], "openvino", "bfloat16", "cpu"))
+    house.ports.workers.present(Worker("host:2", ["interactive"], "openvino", "bfloat16", "cpu"))
+    seconds = 2 * (10 + 8 + 0.02) / 2
+    assert told(house)["lacuna_backlog_seconds", "interactive"] == pytest.approx(seconds)
     shown = {lane["name"]: lane for lane in house.get("/v1/system").json["lanes"]}
-    assert (shown["interactive"]["jobs"], shown["interactive"]["pixels"]) == (1, 10_000_000)
-    assert shown["interactive"]["backlog_s"] == pytest.approx(20)
-    assert (shown["bulk"]["jobs"], shown["bulk"]["backlog_s"]) == (0, None)
+    assert (shown["interactive"]["jobs"], shown["interactive"]["pixels"]) == (2, 11_000_000)
+    assert shown["interactive"]["backlog_s"] == pytest.approx(seconds)
+    assert (shown["bulk"]["jobs"], shown["bulk"]["backlog_s"]) == (0, 0)
 
 
 def test_without_its_database_the_rest_is_told_and_requests_are_answered_as_busy(house: House) -> None:
