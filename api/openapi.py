@@ -17,6 +17,7 @@ _PATH = {  # what stands between the slashes of an address
     "job_id": {"type": "string", "format": "uuid"},
     "name": {"type": "string"},
 }
+_HEADERS = {"Idempotency-Key": {"pattern": "^[!-~]{1,255}$"}, "Last-Event-ID": {"pattern": "^[0-9]{0,15}$"}}
 SCHEMES = {
     "key": {"type": "http", "scheme": "bearer", "description": "made by `lacunad keys add`"},
     "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "set by POST /v1/session"},
@@ -63,7 +64,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["description"] = operation.description
     path = [{"name": name, "in": "path", "required": True, "schema": _PATH[name]} for name in re.findall(r"<(\w+)>", operation.rule)]
     headers = [
-        {"name": name, "in": "header", "required": False, "description": what, "schema": {"type": "string"}}
+        {"name": name, "in": "header", "required": False, "description": what, "schema": {"type": "string", **_HEADERS.get(name, {})}}
         for name, what in operation.headers.items()
     ]
     if parameters := path + _query(operation.query) + headers:
