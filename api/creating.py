@@ -99,7 +99,7 @@ def _wait_seconds() -> float | None:
 
 def _answer(ports: Ports, job: Job, wait: float | None, replayed: bool = False) -> Response:
     if wait is not None:
-        job = ports.watch.until_final(job, wait)
+        job = ports.watch.until_final(job, wait) or job  # deleted meanwhile: it was accepted all the same
     response = jobs_api.answer(ports, job, 200 if wait is not None and job.final else 202)
     response.headers["Location"] = jobs_api.links(job)["self"]
     if not job.final:

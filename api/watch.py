@@ -15,6 +15,7 @@ from shared.jobs.store import Change, Jobs, Scope
 
 LOOK_SECONDS = 0.25
 WAITS = 16  # at once; further ones are answered as if their time were over
+GONE = 1 << 62  # newer than any version: the row is not there any more
 
 stopping = threading.Event()  # set when this process is asked to end: who waits is answered at once
 
@@ -62,23 +63,24 @@ class Watch:
             looked_at = self._looked_at
         return sorted(untold.values(), key=lambda change: change.changed_at), looked_at
 
-    def until_state_changes(self, job: Job, seconds: float) -> Job:
-        """The job when its state is another than it was, or as it is after `seconds`."""
+    def until_state_changes(self, job: Job, seconds: float) -> Job | None:
+        """The job when its state is another than it was, or as it is after `seconds`; None when it was deleted."""
         return self._wait(job, seconds, final=False)
 
-    def until_final(self, job: Job, seconds: float) -> Job:
-        """The job when it is final, or as it is after `seconds`."""
+    def until_final(self, job: Job, seconds: float) -> Job | None:
+        """The job when it is final, or as it is after `seconds`; None when it was deleted."""
         return self._wait(job, seconds, final=True)
 
-    def _wait(self, job: Job, seconds: float, final: bool) -> Job:
+    def _wait(self, job: Job, seconds: float, final: bool) -> Job | None:
         was, until = job.state, time.monotonic() + seconds
         if job.final or seconds <= 0 or not self._enter(job):
             return job
         try:
-            while self._newer(job, until - time.monotonic()) and not stopping.is_set():
-                job = self._read(job)
-                if job.final or not (final or job.state is was):
-                    break
+            while (left := until - time.monotonic()) > 0 and self._newer(job, left) and not stopping.is_set():
+                found = self._read(job)
+                if found is None or found.final or not (final or found.state is was):
+                    return found
+                job = found
             return job
         finally:
             self._leave(job.id)
@@ -87,11 +89,11 @@ class Watch:
         """Wait until a newer version was seen; False when the time is over. Versions only rise."""
         with self._changed:
             newer = lambda: stopping.is_set() or self._versions.get(job.id, 0) > job.version  # noqa: E731  # a sentence, where it is used
-            return self._changed.wait_for(newer, max(0.0, seconds))
+            return self._changed.wait_for(newer, seconds)
 
-    def _read(self, job: Job) -> Job:
+    def _read(self, job: Job) -> Job | None:
         try:
-            return self._jobs.get(job.id) or job
+            return self._jobs.get(job.id)
         except SQLAlchemyError as error:  # what was accepted must not be answered as if it had not been
             events.emit("watch.failed", reason=type(error).__name__)
             time.sleep(LOOK_SECONDS)
@@ -128,7 +130,7 @@ class Watch:
             found: dict[str, int] = {}
             changes: list[Change] = []
             try:
-                found = self._jobs.versions(waited) if waited else {}
+                found = dict.fromkeys(waited, GONE) | self._jobs.versions(waited) if waited else {}
                 changes = self._fresh(followed)
             except SQLAlchemyError as error:  # the database is away: who waits, waits on
                 events.emit("watch.failed", reason=type(error).__name__)
