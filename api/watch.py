@@ -37,8 +37,8 @@ class Watch:
         self._waited: Counter[str] = Counter()
         self._versions: dict[str, int] = {}
         self._followed: set[Following] = set()
-        self._since: int | None = None  # of the last look for those who follow
-        self._looked_at: int | None = None  # the same, once they have what it found
+        self._since: int | None = None  # from when the next look for those who follow has to find what changed
+        self._looked_at: int | None = None  # the time of the last one
         self._seen: dict[str, int] = {}  # the versions that it found
         self._thread: threading.Thread | None = None
 
@@ -46,14 +46,19 @@ class Watch:
     def following(self, scope: Scope) -> Iterator[Following]:
         """Within it, changes of those jobs are kept for `news`. What changed just before it may come too."""
         followed = Following(scope)
+        now = self._jobs.now()
         with self._changed:
             self._followed.add(followed)
+            if self._since is None:
+                self._since = now
             self._start()
         try:
             yield followed
         finally:
             with self._changed:
                 self._followed.remove(followed)
+                if not self._followed:
+                    self._since, self._looked_at, self._seen = None, None, {}
 
     def news(self, followed: Following, seconds: float) -> tuple[list[Change], int | None]:
         """What was not told yet, in the order of its change, and the time up to which that is all; waits for it at most so long."""
@@ -126,27 +131,24 @@ class Watch:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._waited or self._followed))
-                waited, followed = list(self._waited), bool(self._followed)
+                waited, since = list(self._waited), self._since
             found: dict[str, int] = {}
-            changes: list[Change] = []
+            looked: tuple[int, list[Change]] | None = None
             try:
                 found = dict.fromkeys(waited, GONE) | self._jobs.versions(waited) if waited else {}
-                changes = self._fresh(followed)
+                looked = self._jobs.changes(since) if since is not None else None
             except SQLAlchemyError as error:  # the database is away: who waits, waits on
                 events.emit("watch.failed", reason=type(error).__name__)
             with self._changed:
                 self._versions.update({job_id: version for job_id, version in found.items() if job_id in self._waited})
-                for one in self._followed:
-                    one.untold.update({change.id: change for change in changes if one.scope.holds(change)})
-                self._looked_at = self._since
+                if looked is not None and self._followed:
+                    self._hand_out(*looked)
                 self._changed.notify_all()
             time.sleep(LOOK_SECONDS)
 
-    def _fresh(self, followed: bool) -> list[Change]:
-        """What changed since the last look. Only the thread that looks comes here."""
-        if not followed:
-            self._since, self._seen = None, {}
-            return []
-        self._since, changes = self._jobs.changes(self._since)
-        seen, self._seen = self._seen, {change.id: change.version for change in changes}
-        return [change for change in changes if seen.get(change.id) != change.version]
+    def _hand_out(self, now: int, changes: list[Change]) -> None:
+        """Give those who follow what a look found that the one before had not."""
+        new = [change for change in changes if self._seen.get(change.id) != change.version]
+        self._since, self._looked_at, self._seen = now, now, {change.id: change.version for change in changes}
+        for one in self._followed:
+            one.untold.update({change.id: change for change in new if one.scope.holds(change)})
