@@ -39,8 +39,7 @@ def create(ports: Ports, accept: Accept, body: bool = True) -> Response:
     Without `body` none is expected: the address says all.
     """
     wait = _wait_seconds()
-    if shutil.disk_usage(ports.settings.home).free < ports.settings.min_free:
-        raise Transient("storage_full", retry_after_s=60)
+    check_space(ports)
     claim = _reserve(ports)
     fulfilled = False
     try:
@@ -60,6 +59,12 @@ def create(ports: Ports, accept: Accept, body: bool = True) -> Response:
         return _answer(ports, job, wait, replayed=True)
     ports.ringer.ring(job.lane, job.id)
     return _answer(ports, job, wait)
+
+
+def check_space(ports: Ports) -> None:
+    """Whether there is room for an upload. Raises `Transient("storage_full")`."""
+    if shutil.disk_usage(ports.settings.home).free < ports.settings.min_free:
+        raise Transient("storage_full", retry_after_s=60)
 
 
 def _reserve(ports: Ports) -> Reservation | Replay | None:
