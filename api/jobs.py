@@ -204,7 +204,7 @@ def links(job: Job) -> dict[str, str]:
         found["events"] = url_for("stream.stream_events", job=job.id)
         found["cancel"] = url_for("jobs.cancel_job", job_id=job.id)
     else:
-        if job.expires_at is None:
+        if job.kind == Kind.RESTORE and job.expires_at is None:  # a model's weights go when it did not get ready
             found["retry"] = url_for("retries.retry_job", job_id=job.id)
         found["delete"] = url_for("jobs.delete_job", job_id=job.id)
     return found
