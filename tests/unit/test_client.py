@@ -544,6 +544,21 @@ def test_jobs_are_filtered_by_what_the_server_filters_by(api: FakeApi, monkeypat
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["--state", "failed", "delete", "ID"], ["--label", "a", "ID"], ["--limit", "2", "cancel", "ID"], ["--kind", "train", "watch", "ID"],
+     ["watch", "ID", "--state", "failed"]],
+)  # fmt: skip
+def test_a_filter_that_would_be_dropped_is_a_usage_error(api: FakeApi, arguments: list[str]) -> None:
+    job_id = api.accept("a.jpg", b"x", {"format": "keep"})["id"]
+    api.events = [[api.jobs[job_id]]]
+    refused = lacuna(api, "--json", "jobs", *(job_id if word == "ID" else word for word in arguments))
+    assert (refused.exit_code, refused.stdout, list(api.jobs)) == (2, "", [job_id])
+    option = next(word for word in arguments if word.startswith("--"))
+    assert option in refused.stderr.splitlines()[-1]
+    assert not api.authorizations, "it asked the server"
+
+
 def test_a_job_is_watched_in_a_pipe_line_by_line_until_it_has_ended_also_over_a_broken_stream(api: FakeApi) -> None:
     job = _job("scan\x1b7.jpg", "jpeg")
     running = job | {"state": "running", "version": 2, "result": None, "progress": {"done": 3, "total": 12, "unit": "tiles"}}
