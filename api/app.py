@@ -67,9 +67,12 @@ def _guard() -> None:
 
 
 def _check_origin() -> None:
+    """Raises `Refused("origin_refused")` for pages of other hosts. The scheme may differ: behind a proxy with TLS we see plain HTTP."""
     origin = request.headers.get("Origin")
-    if origin is not None and origin != f"{request.scheme}://{request.host}":
-        raise Refused("origin_refused")
+    if origin is not None:
+        scheme, _, host = origin.partition("://")
+        if scheme not in ("http", "https") or host.lower() != request.host.lower():
+            raise Refused("origin_refused")
     if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
         raise Refused("origin_refused")
 

@@ -39,8 +39,7 @@ def create(ports: Ports, accept: Accept, body: bool = True) -> Response:
     Without `body` none is expected: the address says all.
     """
     wait = _wait_seconds()
-    if shutil.disk_usage(ports.settings.home).free < ports.settings.min_free:
-        raise Transient("storage_full", retry_after_s=60)
+    check_space(ports)
     claim = _reserve(ports)
     fulfilled = False
     try:
@@ -60,6 +59,12 @@ def create(ports: Ports, accept: Accept, body: bool = True) -> Response:
         return _answer(ports, job, wait, replayed=True)
     ports.ringer.ring(job.lane, job.id)
     return _answer(ports, job, wait)
+
+
+def check_space(ports: Ports) -> None:
+    """Whether there is room for an upload. Raises `Transient("storage_full")`."""
+    if shutil.disk_usage(ports.settings.home).free < ports.settings.min_free:
+        raise Transient("storage_full", retry_after_s=60)
 
 
 def _reserve(ports: Ports) -> Reservation | Replay | None:
@@ -99,7 +104,7 @@ def _wait_seconds() -> float | None:
 
 def _answer(ports: Ports, job: Job, wait: float | None, replayed: bool = False) -> Response:
     if wait is not None:
-        job = ports.watch.until_final(job, wait)
+        job = ports.watch.until_final(job, wait) or job  # deleted meanwhile: it was accepted all the same
     response = jobs_api.answer(ports, job, 200 if wait is not None and job.final else 202)
     response.headers["Location"] = jobs_api.links(job)["self"]
     if not job.final:

@@ -50,7 +50,7 @@ def get_job(job_id: str) -> Response:
     query: JobQuery = g.query
     job = find(ports, job_id)
     if query.wait:
-        job = ports.watch.until_state_changes(job, query.wait)
+        job = _there(ports.watch.until_state_changes(job, query.wait))
     response = answer(ports, job, 200)
     response.make_conditional(request)
     return response
@@ -204,7 +204,7 @@ def links(job: Job) -> dict[str, str]:
         found["events"] = url_for("stream.stream_events", job=job.id)
         found["cancel"] = url_for("jobs.cancel_job", job_id=job.id)
     else:
-        if job.expires_at is None:
+        if job.kind == Kind.RESTORE and job.expires_at is None:  # a model's weights go when it did not get ready
             found["retry"] = url_for("retries.retry_job", job_id=job.id)
         found["delete"] = url_for("jobs.delete_job", job_id=job.id)
     return found
@@ -238,7 +238,11 @@ def known_id(given: str) -> str:
 
 def find(ports: Ports, job_id: str) -> Job:
     """The owner's job. Raises `Refused` bad_id or job_not_found."""
-    job = ports.jobs.get(known_id(job_id), owner_id())
+    return _there(ports.jobs.get(known_id(job_id), owner_id()))
+
+
+def _there(job: Job | None) -> Job:
+    """The job that is there. Raises `Refused("job_not_found")`."""
     if job is None:
         raise Refused("job_not_found")
     return job

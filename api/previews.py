@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from flask import Blueprint, Response, current_app, g, request, send_file
 
+from api import creating
 from api import jobs as jobs_api
 from api.problems import parse
 from api.routes import Routes
@@ -21,10 +22,11 @@ from shared import children
 from shared.errors import Fault, Refused, Transient
 from shared.imaging import header
 from shared.jobs.job import blob_key, preview_part
+from shared.settings import Settings
 
-AT_ONCE = 4  # children that decode
+AT_ONCE = 2  # children that decode; each may take half of what LACUNA_MEMORY names, and no more than
 SECONDS = 30
-BASE_BYTES = 256 << 20  # of memory that a child may take, and for each pixel of the picture:
+BASE_BYTES = 256 << 20  # and for each pixel of the picture:
 PIXEL_BYTES = 24
 FRUGAL = {"VIPS_CONCURRENCY": "1", "MALLOC_ARENA_MAX": "2"}  # address space that a child reserves grows with its threads
 REFUSED, TOO_LARGE = 3, 4  # exit statuses of shared/imaging/preview.py, which brings a decoder along
@@ -77,26 +79,30 @@ def make_preview() -> Response:
     WebP, at most 1600 pixels a side: for files that a browser cannot show. Nothing is stored.
     """
     ports: Ports = current_app.extensions["lacuna"]()
-    if not _room.acquire(blocking=False):
-        raise Transient("too_many_uploads", retry_after_s=2)
-    try:
-        with receiving(request, ports.blobs, ports.settings, lambda: None) as upload:
-            parse(PreviewForm, upload.fields | {name: part for name, part in upload.parts.items() if name != "image"})
-            if "image" not in upload.parts:
-                raise Refused("invalid_field", "The form has no file part named “image”.", fields={"image": "missing"})
-            draft = upload.parts["image"].draft
+    creating.check_space(ports)
+    with receiving(request, ports.blobs, ports.settings, lambda: None) as upload:
+        parse(PreviewForm, upload.fields | {name: part for name, part in upload.parts.items() if name != "image"})
+        if "image" not in upload.parts:
+            raise Refused("invalid_field", "The form has no file part named “image”.", fields={"image": "missing"})
+        draft = upload.parts["image"].draft
+        with draft.reader() as file:
+            pixels = header.read(file, draft.size, ports.settings.max_pixels).pixels
+        if not _room.acquire(blocking=False):  # not before: a body may take its time
+            raise Transient("too_many_uploads", retry_after_s=2)
+        try:
             with draft.reader() as file:
-                pixels = header.read(file, draft.size, ports.settings.max_pixels).pixels
-            with draft.reader() as file:
-                made = _made(file, draft.size, pixels, ports.settings.max_pixels)
-    finally:
-        _room.release()
+                made = _made(file, draft.size, pixels, ports.settings)
+        finally:
+            _room.release()
     return Response(made, content_type="image/webp", headers=jobs_api.SANDBOXED)
 
 
-def _made(file: BinaryIO, size: int, pixels: int, max_pixels: int) -> bytes:
+def _made(file: BinaryIO, size: int, pixels: int, settings: Settings) -> bytes:
     """The preview of a file, by a child that may take so much memory and time. Raises `Refused` with an image code."""
-    limits = (size, max_pixels, BASE_BYTES + PIXEL_BYTES * pixels, SECONDS)
+    memory_bytes = BASE_BYTES + PIXEL_BYTES * pixels
+    if settings.memory:
+        memory_bytes = min(memory_bytes, settings.memory // AT_ONCE)
+    limits = (size, settings.max_pixels, memory_bytes, SECONDS)
     child = children.Child(children.python("shared.imaging.preview", *map(str, limits)), FRUGAL, file, subprocess.PIPE)
     try:
         output, _ = child.process.communicate(timeout=SECONDS)

@@ -5,6 +5,8 @@ it has. That id is a time, up to which it has been told; rows that changed later
 then. Nothing polls here: the thread of `api/watch.py` looks, and wakes the streams.
 """
 
+import contextlib
+import itertools
 import re
 import threading
 import time
@@ -19,6 +21,7 @@ from api import watch
 from api.owner import owner_id
 from api.routes import Routes
 from api.schemas import EventsQuery
+from api.watch import Following
 from api.wiring import Ports
 from shared import events
 from shared.errors import Refused, Transient
@@ -31,6 +34,9 @@ HEARTBEAT_SECONDS = 5.0  # a client that is gone is noticed when something is se
 AT_ONCE = 500  # jobs that a new stream begins with, beside those that run
 CHUNK = 100  # rows read at once
 PAGE = 1_000  # changes read at once
+RESUMED_MS = 6 * 3_600_000  # who was away for longer begins anew
+
+Views = Callable[[list[Job]], list[dict[str, Any]]]  # jobs as JSON
 
 routes = Routes(Blueprint("stream", __name__))
 
@@ -56,11 +62,14 @@ def stream_events() -> Response:
     response.headers["X-Accel-Buffering"] = "no"  # nginx would keep the events until it has many
     if request.method == "HEAD":
         return response
-    if not _room.acquire(blocking=False):
-        raise Transient("too_many_streams", retry_after_s=5)
-    response.call_on_close(_room.release)
     views = copy_current_request_context(lambda jobs: jobs_api.views(ports, jobs))  # links are made within a request only
-    response.response = _stream(ports, Scope(owner_id(), job_id, batch_id), since, views)
+    with contextlib.ExitStack() as held:
+        if not _room.acquire(blocking=False):
+            raise Transient("too_many_streams", retry_after_s=5)
+        held.callback(_room.release)
+        followed = held.enter_context(ports.watch.following(Scope(owner_id(), job_id, batch_id)))  # before reading: no change falls between
+        response.response = _begin(ports, followed, since if job_id is None else None, views)
+        response.call_on_close(held.pop_all().close)
     return response
 
 
@@ -70,10 +79,19 @@ def _last_event() -> int | None:
         return None
     if not re.fullmatch("[0-9]{1,15}", given):
         raise Refused("invalid_field", "Last-Event-ID takes the id of an event.", fields={"Last-Event-ID": "not one of ours"})
-    return int(given)
+    recent = time.time() * 1000 - RESUMED_MS  # the database's clock may be another, but not by hours
+    return int(given) if int(given) > recent else None
 
 
-def _stream(ports: Ports, scope: Scope, since: int | None, views: Callable[[list[Job]], list[dict[str, Any]]]) -> Iterator[str]:
+def _begin(ports: Ports, followed: Following, since: int | None, views: Views) -> Iterator[str]:
+    """A stream whose first rows are read: where the database is away, none begins."""
+    if since is None:
+        return _stream(ports, followed, ports.jobs.current(followed.scope, AT_ONCE), iter(()), views)
+    pages = _changed(ports, followed.scope, since - LATE_MS)
+    return _stream(ports, followed, [], itertools.chain([next(pages, [])], pages), views)
+
+
+def _stream(ports: Ports, followed: Following, current: list[Job], missed: Iterator[list[Change]], views: Views) -> Iterator[str]:
     until = time.monotonic() + STREAM_SECONDS
     told: dict[str, int] = {}  # job → version
 
@@ -94,25 +112,28 @@ def _stream(ports: Ports, scope: Scope, since: int | None, views: Callable[[list
 
     yield "retry: 1000\n\n"
     try:
-        with ports.watch.following(scope) as followed:  # before reading, so that no change falls between
-            if since is None or scope.job_id is not None:
-                jobs = ports.jobs.current(scope, AT_ONCE)
-                yield from tell(jobs, [job.changed_at for job in jobs])
-            else:
-                for page in _changed(ports, since - LATE_MS):
-                    yield from tell_of([change for change in page if scope.holds(change)])
-            while (left := until - time.monotonic()) > 0 and not watch.stopping.is_set():
-                news, looked_at = ports.watch.news(followed, min(left, HEARTBEAT_SECONDS))
-                yield from tell_of(news)
-                if not news:
-                    yield ": still here\n" + (f"id: {looked_at}\n\n" if looked_at else "\n")
+        yield from tell(current, [job.changed_at for job in current])
+        for page in missed:
+            yield from tell_of(page)
+            if _left(until) <= 0:  # the next stream goes on from here
+                return
+        while (seconds := _left(until)) > 0:
+            news, looked_at = ports.watch.news(followed, min(seconds, HEARTBEAT_SECONDS))
+            yield from tell_of(news)
+            if not news:
+                yield ": still here\n" + (f"id: {looked_at}\n\n" if looked_at else "\n")
     except SQLAlchemyError as error:  # the client comes back, and is told what it missed
         events.emit("watch.failed", reason=type(error).__name__)
 
 
-def _changed(ports: Ports, since: int) -> Iterator[list[Change]]:
+def _left(until: float) -> float:
+    """Seconds; none when the service stops."""
+    return 0.0 if watch.stopping.is_set() else until - time.monotonic()
+
+
+def _changed(ports: Ports, scope: Scope, since: int) -> Iterator[list[Change]]:
     """All that changed since, in pages: it may be long ago."""
     after = ""
-    while page := ports.jobs.changed(since, after, PAGE):
+    while page := ports.jobs.changed(scope, since, after, PAGE):
         yield page
         since, after = page[-1].changed_at, page[-1].id

@@ -15,6 +15,7 @@ from shared.jobs.store import Change, Jobs, Scope
 
 LOOK_SECONDS = 0.25
 WAITS = 16  # at once; further ones are answered as if their time were over
+GONE = 1 << 62  # newer than any version: the row is not there any more
 
 stopping = threading.Event()  # set when this process is asked to end: who waits is answered at once
 
@@ -36,8 +37,8 @@ class Watch:
         self._waited: Counter[str] = Counter()
         self._versions: dict[str, int] = {}
         self._followed: set[Following] = set()
-        self._since: int | None = None  # of the last look for those who follow
-        self._looked_at: int | None = None  # the same, once they have what it found
+        self._since: int | None = None  # from when the next look for those who follow has to find what changed
+        self._looked_at: int | None = None  # the time of the last one
         self._seen: dict[str, int] = {}  # the versions that it found
         self._thread: threading.Thread | None = None
 
@@ -45,14 +46,19 @@ class Watch:
     def following(self, scope: Scope) -> Iterator[Following]:
         """Within it, changes of those jobs are kept for `news`. What changed just before it may come too."""
         followed = Following(scope)
+        now = self._jobs.now()
         with self._changed:
             self._followed.add(followed)
+            if self._since is None:
+                self._since = now
             self._start()
         try:
             yield followed
         finally:
             with self._changed:
                 self._followed.remove(followed)
+                if not self._followed:
+                    self._since, self._looked_at, self._seen = None, None, {}
 
     def news(self, followed: Following, seconds: float) -> tuple[list[Change], int | None]:
         """What was not told yet, in the order of its change, and the time up to which that is all; waits for it at most so long."""
@@ -62,23 +68,24 @@ class Watch:
             looked_at = self._looked_at
         return sorted(untold.values(), key=lambda change: change.changed_at), looked_at
 
-    def until_state_changes(self, job: Job, seconds: float) -> Job:
-        """The job when its state is another than it was, or as it is after `seconds`."""
+    def until_state_changes(self, job: Job, seconds: float) -> Job | None:
+        """The job when its state is another than it was, or as it is after `seconds`; None when it was deleted."""
         return self._wait(job, seconds, final=False)
 
-    def until_final(self, job: Job, seconds: float) -> Job:
-        """The job when it is final, or as it is after `seconds`."""
+    def until_final(self, job: Job, seconds: float) -> Job | None:
+        """The job when it is final, or as it is after `seconds`; None when it was deleted."""
         return self._wait(job, seconds, final=True)
 
-    def _wait(self, job: Job, seconds: float, final: bool) -> Job:
+    def _wait(self, job: Job, seconds: float, final: bool) -> Job | None:
         was, until = job.state, time.monotonic() + seconds
         if job.final or seconds <= 0 or not self._enter(job):
             return job
         try:
-            while self._newer(job, until - time.monotonic()) and not stopping.is_set():
-                job = self._read(job)
-                if job.final or not (final or job.state is was):
-                    break
+            while (left := until - time.monotonic()) > 0 and self._newer(job, left) and not stopping.is_set():
+                found = self._read(job)
+                if found is None or found.final or not (final or found.state is was):
+                    return found
+                job = found
             return job
         finally:
             self._leave(job.id)
@@ -87,11 +94,11 @@ class Watch:
         """Wait until a newer version was seen; False when the time is over. Versions only rise."""
         with self._changed:
             newer = lambda: stopping.is_set() or self._versions.get(job.id, 0) > job.version  # noqa: E731  # a sentence, where it is used
-            return self._changed.wait_for(newer, max(0.0, seconds))
+            return self._changed.wait_for(newer, seconds)
 
-    def _read(self, job: Job) -> Job:
+    def _read(self, job: Job) -> Job | None:
         try:
-            return self._jobs.get(job.id) or job
+            return self._jobs.get(job.id)
         except SQLAlchemyError as error:  # what was accepted must not be answered as if it had not been
             events.emit("watch.failed", reason=type(error).__name__)
             time.sleep(LOOK_SECONDS)
@@ -124,27 +131,24 @@ class Watch:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._waited or self._followed))
-                waited, followed = list(self._waited), bool(self._followed)
+                waited, since = list(self._waited), self._since
             found: dict[str, int] = {}
-            changes: list[Change] = []
+            looked: tuple[int, list[Change]] | None = None
             try:
-                found = self._jobs.versions(waited) if waited else {}
-                changes = self._fresh(followed)
+                found = dict.fromkeys(waited, GONE) | self._jobs.versions(waited) if waited else {}
+                looked = self._jobs.changes(since) if since is not None else None
             except SQLAlchemyError as error:  # the database is away: who waits, waits on
                 events.emit("watch.failed", reason=type(error).__name__)
             with self._changed:
                 self._versions.update({job_id: version for job_id, version in found.items() if job_id in self._waited})
-                for one in self._followed:
-                    one.untold.update({change.id: change for change in changes if one.scope.holds(change)})
-                self._looked_at = self._since
+                if looked is not None and self._followed:
+                    self._hand_out(*looked)
                 self._changed.notify_all()
             time.sleep(LOOK_SECONDS)
 
-    def _fresh(self, followed: bool) -> list[Change]:
-        """What changed since the last look. Only the thread that looks comes here."""
-        if not followed:
-            self._since, self._seen = None, {}
-            return []
-        self._since, changes = self._jobs.changes(self._since)
-        seen, self._seen = self._seen, {change.id: change.version for change in changes}
-        return [change for change in changes if seen.get(change.id) != change.version]
+    def _hand_out(self, now: int, changes: list[Change]) -> None:
+        """Give those who follow what a look found that the one before had not."""
+        new = [change for change in changes if self._seen.get(change.id) != change.version]
+        self._since, self._looked_at, self._seen = now, now, {change.id: change.version for change in changes}
+        for one in self._followed:
+            one.untold.update({change.id: change for change in new if one.scope.holds(change)})

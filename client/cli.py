@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from client.errors import ClientError, ServerUnreachable
 from client.outputs import Destination, asked_change, destination_of, format_named
@@ -222,14 +223,23 @@ def filters(command: Command) -> Command:
 def jobs(context: click.Context, /, limit: int, **given: str | None) -> None:
     """List jobs, newest first; with an ID, show that one."""
     if context.invoked_subcommand is not None:
+        _refuse_options(context, ("limit", *given), "is for the list of jobs; `lacuna jobs watch` takes filters behind `watch`")
         return
     from client.http import Lacuna
-    from client.listings import job_table
+    from client.listings import job_table, name_width
 
     chosen = context.ensure_object(Choices)
     with Lacuna(chosen.server, key=chosen.key) as lacuna:
         listed = lacuna.jobs(limit=limit, **given)
-    _print(chosen, listed, lambda: job_table(listed, datetime.now(UTC), _name_width()), none="There are no jobs.")
+    width = name_width(shutil.get_terminal_size().columns) if sys.stdout.isatty() else None  # in a pipe lines may be long
+    _print(chosen, listed, lambda: job_table(listed, datetime.now(UTC), width), none="There are no jobs.")
+
+
+def _refuse_options(context: click.Context, names: Sequence[str], why: str) -> None:
+    """A usage error if one of these options was given, where it would mean nothing."""
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} {why}.")
 
 
 ids = click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
@@ -257,8 +267,8 @@ def show(chosen: Choices, job_ids: tuple[str, ...]) -> None:
 @click.argument("job_id", required=False, metavar="[ID]")
 @filters
 @choices()
-@click.pass_obj
-def watch(chosen: Choices, /, job_id: str | None, **given: str | None) -> None:
+@click.pass_context
+def watch(context: click.Context, /, job_id: str | None, **given: str | None) -> None:
     """Watch jobs as they change, until Ctrl-C; with an ID that one, until it has ended.
 
     On a terminal this is a table that keeps up, in a pipe a line for each change.
@@ -267,6 +277,9 @@ def watch(chosen: Choices, /, job_id: str | None, **given: str | None) -> None:
     from client.restoring import end_of
     from client.watching import Board, Changes
 
+    if job_id is not None:
+        _refuse_options(context, tuple(given), "chooses among all jobs; leave it out, or the ID")
+    chosen = context.ensure_object(Choices)
     shown: Board | Changes = Board() if sys.stdout.isatty() and not chosen.as_json else Changes(as_json=chosen.as_json)
     with Lacuna(chosen.server, key=chosen.key) as lacuna:
         if job_id is None:
@@ -387,8 +400,3 @@ def _print(chosen: Choices, items: Sequence[Mapping[str, Any]], lines: Callable[
     else:
         for line in lines():
             click.echo(line)
-
-
-def _name_width() -> int | None:
-    """The most characters for a name on this terminal, so that lines need not wrap; None in a pipe."""
-    return max(12, shutil.get_terminal_size().columns - 98) if sys.stdout.isatty() else None

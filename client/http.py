@@ -33,6 +33,7 @@ FINAL = frozenset({"succeeded", "failed", "canceled"})
 TRIES = 6  # with the pauses below: about eight seconds, longer than a restart of the server
 FIRST_PAUSE_S = 0.25  # doubled after each try
 LONGEST_PAUSE_S = 60.0  # a `Retry-After` is followed up to here
+QUIET_PAUSE_S = 1.0  # after a stream that told nothing; doubled while the next ones do not either
 SHORTEST_POLL_S = 0.5  # the server answers a long poll at once when too many wait; then we do not ask faster than this
 PAGE = 500  # the most items that one page of a list holds
 CHUNK_BYTES = 1 << 18
@@ -144,27 +145,27 @@ class Lacuna:
     def follow(self, job_id: str | None = None) -> Iterator[Job]:
         """Jobs as they are, then each when it changes, without end; with `job_id` only that one. No state comes twice."""
         versions: dict[str, int] = {}
-        last_id = ""
+        last_id, pause_s = "", QUIET_PAUSE_S
         while True:
             stream = self._persist(functools.partial(self._open_events, job_id, last_id))
-            try:
+            quiet = True
+            with contextlib.closing(stream), contextlib.suppress(httpx.TransportError):  # it is opened again where it broke off
                 for line in stream.iter_lines():
-                    name, _, value = line.partition(": ")
+                    name, colon, value = line.partition(":")
+                    quiet = quiet and not (colon and name in {"", "data"})  # neither a heartbeat nor an event
                     if name == "id":
-                        last_id = value
+                        last_id = value.strip()
                     elif name == "data":
                         job = json.loads(value)
                         if job["version"] > versions.get(job["id"], 0):
                             versions[job["id"]] = job["version"]
                             yield job
-            except httpx.TransportError:  # the stream is opened again where it broke off
-                self._pause(FIRST_PAUSE_S)
-            finally:
-                stream.close()
+            self._pause(pause_s if quiet else FIRST_PAUSE_S)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S) if quiet else QUIET_PAUSE_S
 
     def cancel(self, job_id: str) -> Job:
         """Cancels a job that has not ended; this is final at once. Answers with the job."""
-        return self._persist(lambda: self._ask("POST", f"{_job_url(job_id)}/cancel"))
+        return self._persist(lambda: self._ask("POST", f"{_job_url(job_id)}/cancel"), lambda: self._cancel_again(job_id))
 
     def retry(self, job_id: str) -> Job:
         """Does a job again that has ended. Answers with the new job."""
@@ -173,7 +174,7 @@ class Lacuna:
 
     def delete(self, job_id: str) -> None:
         """Deletes a job that has ended, and its files."""
-        self._persist(lambda: self._forget(_job_url(job_id)))
+        self._persist(lambda: self._forget(job_id), lambda: self._forget(job_id, done="job_not_found"))
 
     def models(self) -> list[Model]:
         """Every version of every model."""
@@ -234,10 +235,25 @@ class Lacuna:
                 response.close()
         return response
 
-    def _forget(self, url: str) -> None:
-        response = self._http.delete(url)
+    def _cancel_again(self, job_id: str) -> Job:
+        """Cancels a job that an earlier try may have canceled."""
+        try:
+            return self._ask("POST", f"{_job_url(job_id)}/cancel")
+        except ProblemError as problem:
+            if problem.code != "already_final":
+                raise
+            job = self._ask("GET", _job_url(job_id))
+            if job["state"] != "canceled":
+                raise
+            return job
+
+    def _forget(self, job_id: str, done: str | None = None) -> None:
+        """Deletes a job; a problem with the code `done` says that it is."""
+        response = self._http.delete(_job_url(job_id))
         if not response.is_success:
-            raise self._problem(response)
+            problem = self._problem(response)
+            if problem.code != done:
+                raise problem
 
     def _ask(self, method: str, url: str, **how: Any) -> dict[str, Any]:
         """One request and its JSON object; no second try."""
@@ -262,8 +278,11 @@ class Lacuna:
             retry_after_s=float(after) if after.isdecimal() else None,
         )
 
-    def _persist(self, attempt: Callable[[], Answer]) -> Answer:
-        """Makes `attempt` until it succeeds, fails in a way that trying again cannot mend, or failed `TRIES` times."""
+    def _persist(self, attempt: Callable[[], Answer], again: Callable[[], Answer] | None = None) -> Answer:
+        """Makes `attempt` until it succeeds, fails in a way that trying again cannot mend, or failed `TRIES` times.
+
+        From the second try on it makes `again`, if that is given: an earlier one may have done its work, and its answer was lost.
+        """
         pause_s = FIRST_PAUSE_S
         for tries_left in reversed(range(TRIES)):
             try:
@@ -277,6 +296,7 @@ class Lacuna:
                     raise
                 self._pause(pause_s if problem.retry_after_s is None else min(problem.retry_after_s, LONGEST_PAUSE_S))
             pause_s *= 2
+            attempt = again or attempt
         raise AssertionError("the last try returns or raises")
 
     def _is_hopeless(self, error: httpx.TransportError) -> bool:

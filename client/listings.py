@@ -8,6 +8,9 @@ from client.text import duration, gain, legible, table
 
 Item = Mapping[str, Any]
 
+OTHER_COLUMNS = 98  # characters of a line of `job_table` beside the name
+SHORTEST_NAME = 12
+
 
 def job_table(jobs: Sequence[Item], now: datetime, longest_name: int | None = None) -> list[str]:
     """A line for each job under a line of headings; `now` is what ages are counted to."""
@@ -24,6 +27,11 @@ def job_table(jobs: Sequence[Item], now: datetime, longest_name: int | None = No
         for job in jobs
     ]
     return table(("ID", "STATE", "NAME", "MODEL", "PROGRESS", "ETA", "AGE"), rows, right=frozenset({"ETA", "AGE"}))
+
+
+def name_width(columns: int) -> int:
+    """The most characters for a name, so that a line of `job_table` need not wrap on a terminal of so many columns."""
+    return max(SHORTEST_NAME, columns - OTHER_COLUMNS)
 
 
 def change_line(job: Item) -> str:

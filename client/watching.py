@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from client.http import FINAL, Job, Lacuna
-from client.listings import change_line, job_table
+from client.listings import change_line, job_table, name_width
 from client.screens import Bars
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 REFRESH_S = 1.0
-OTHER_COLUMNS = 98  # characters of a line beside the name
 STYLES = {"queued": "dim", "running": "cyan", "succeeded": "default", "failed": "red", "canceled": "dim"}
 
 
@@ -57,7 +56,7 @@ class Board:
             while True:
                 size = shutil.get_terminal_size()
                 jobs = lacuna.jobs(limit=max(1, size.lines - 2), **filters)
-                live.update(_colored(jobs, max(12, size.columns - OTHER_COLUMNS)), refresh=True)
+                live.update(_colored(jobs, name_width(size.columns)), refresh=True)
                 time.sleep(REFRESH_S)
 
     def one(self, lacuna: Lacuna, job_id: str) -> Job:

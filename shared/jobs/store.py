@@ -479,12 +479,18 @@ class Jobs:
             found = {row.id: _job(row) for statement in (newest, running) for row in connection.execute(statement)}
         return sorted(found.values(), key=lambda job: (job.changed_at, job.id))
 
-    def changed(self, since: int, after: str, limit: int) -> list[Change]:
-        """The rows of all owners that changed since, in the order of their change; of the first millisecond those after that id."""
+    def changed(self, scope: Scope, since: int, after: str, limit: int) -> list[Change]:
+        """Those of these jobs that changed since, in the order of their change; of the first millisecond those after that id."""
         later = or_(jobs.c.changed_at > since, and_(jobs.c.changed_at == since, jobs.c.id > after))
-        statement = select(*_change).where(jobs.c.changed_at >= since, later).order_by(jobs.c.changed_at, jobs.c.id).limit(limit)
+        wanted = and_(scope.condition(), jobs.c.changed_at >= since, later)
+        statement = select(*_change).where(wanted).order_by(jobs.c.changed_at, jobs.c.id).limit(limit)
         with self._reading() as connection:
             return [Change(*row) for row in connection.execute(statement)]
+
+    def now(self) -> int:
+        """The database's time, in milliseconds."""
+        with self._reading() as connection:
+            return int(connection.execute(select(now_ms())).scalar_one())
 
     def these(self, ids: Iterable[str]) -> dict[str, Job]:
         """Each of these jobs that exists."""

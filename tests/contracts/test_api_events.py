@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import OperationalError
 
 from api import stream, watch
 from api.stream import STREAMS
 from shared.database.tables import batches, owners
 from shared.database.tables import jobs as jobs_table
 from shared.jobs.job import Lane
-from shared.jobs.store import LATE_MS, Change
+from shared.jobs.store import LATE_MS, Change, Scope
 from tests.contracts.api_fixtures import SOON, Answer, House, code, open_house
 
 NOBODY = "0199c0de-0000-7000-8000-000000000000"
@@ -66,6 +67,14 @@ def streaming(house: House, query: str = "", last_id: str | None = None) -> Iter
         yield Stream(answer)  # type: ignore[arg-type]  # the same, but for the type of its JSON
     finally:
         answer.close()
+
+
+def away(*_: object) -> None:
+    raise OperationalError("SELECT", {}, Exception("away"))
+
+
+def an_hour_ago() -> int:
+    return int(time.time() * 1000) - 3_600_000
 
 
 def changed_at(house: House, job_id: str, milliseconds_ago: int) -> None:
@@ -256,17 +265,67 @@ def test_only_the_watch_looks_at_the_database_while_nothing_changes(house: House
 
 
 def test_a_database_that_goes_away_ends_a_stream_well(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sqlalchemy.exc import OperationalError
-
-    def away(*_: object) -> None:
-        raise OperationalError("SELECT", {}, Exception("away"))
-
     job = house.restored()
     with streaming(house) as stream_:
         stream_.next()
         monkeypatch.setattr(house.jobs, "these", away)
         house.jobs.cancel("local", job.id)
         assert list(stream_.events()) == []
+
+
+@pytest.mark.parametrize("reading", ["current", "changed", "now"])
+def test_no_stream_begins_while_the_database_is_away_and_none_holds_its_room(
+    house: House, monkeypatch: pytest.MonkeyPatch, reading: str
+) -> None:
+    last = {"Last-Event-ID": str(an_hour_ago())} if reading == "changed" else {}
+    with monkeypatch.context() as patched:
+        patched.setattr(house.jobs, reading, away)
+        for _ in range(STREAMS + 1):
+            refused = house.get("/v1/events", headers=last)
+            assert (code(refused), refused.status_code, "Retry-After" in refused.headers) == ("database_busy", 503, True)
+    assert not house.ports.watch._followed
+
+
+@pytest.mark.parametrize("end", ["time", "stop"])
+def test_a_stream_that_is_resumed_ends_in_time_also_when_much_has_changed(house: House, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    monkeypatch.setattr(stream, "PAGE", 2)
+    if end == "time":
+        monkeypatch.setattr(stream, "STREAM_SECONDS", 0.0)
+    else:
+        monkeypatch.setattr(watch, "stopping", threading.Event())
+        watch.stopping.set()
+    jobs = [house.restored().id for _ in range(5)]
+    with streaming(house, last_id=str(an_hour_ago())) as stream_:
+        assert [told["id"] for told in stream_.events()] == jobs[:2]  # a page each time, so that it comes to an end
+
+
+def test_who_comes_back_after_many_hours_begins_anew(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = house.restored()
+    monkeypatch.setattr(house.jobs, "changed", None)
+    with streaming(house, last_id=str(an_hour_ago() - stream.RESUMED_MS)) as stream_:
+        assert stream_.told(1) == {job.id: "queued"}
+
+
+def test_a_change_is_told_though_the_first_looks_after_it_fail(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.jobs.store.LATE_MS", 0)  # as if they failed for longer than that
+    changes, back, failed = house.jobs.changes, threading.Event(), threading.Event()
+
+    def looked(since: int | None) -> tuple[int, list[Change]]:
+        if not back.is_set():
+            failed.set()
+            away()
+        return changes(since)
+
+    monkeypatch.setattr(house.jobs, "changes", looked)
+    job = house.restored()
+    with house.ports.watch.following(Scope("local")) as followed:
+        assert failed.wait(SOON)
+        house.jobs.cancel("local", job.id)
+        while house.jobs.now() <= house.job(job.id).changed_at:
+            pass  # for a millisecond
+        back.set()
+        news, _ = house.ports.watch.news(followed, SOON)
+    assert [change.id for change in news] == [job.id]
 
 
 @pytest.mark.parametrize(
@@ -289,8 +348,9 @@ def test_a_job_that_was_told_long_ago_is_read_in_chunks(house: House, monkeypatc
     with house.engine.begin() as connection:  # all in the same millisecond
         connection.execute(update(jobs_table).values(changed_at=int(time.time() * 1000)))
         assert connection.execute(select(jobs_table.c.id)).all()
-    with streaming(house, last_id="1") as stream_:
+    with streaming(house, last_id=str(an_hour_ago())) as stream_:
         assert list(stream_.told(5)) == jobs
     with streaming(house, f"?job={jobs[3]}", last_id="9" * 15) as stream_:  # one job is told as it is
         assert list(stream_.told(1)) == [jobs[3]]
-    assert [change.id for change in house.jobs.changed(0, "", 9)] == jobs
+    assert [change.id for change in house.jobs.changed(Scope("local"), 0, "", 9)] == jobs
+    assert house.jobs.changed(Scope("another"), 0, "", 9) == []

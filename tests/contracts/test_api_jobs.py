@@ -13,13 +13,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # jsonschema has no types
-from sqlalchemy import insert, update
+from sqlalchemy import delete, insert, update
 from sqlalchemy.exc import OperationalError
 
 from api import watch
 from api.watch import WAITS
 from shared.database.tables import jobs as jobs_table
 from shared.database.tables import owners
+from shared.jobs.job import Job
 from tests.contracts.api_fixtures import Behind, House, code, jpeg, open_house
 
 NOBODY = "0199c0de-0000-7000-8000-000000000000"
@@ -106,6 +107,57 @@ def test_a_wait_is_answered_when_the_state_changes(house: House) -> None:
     house.waiting(1)
     house.jobs.cancel("local", job.id)
     assert request.answer().json["state"] == "canceled"
+
+
+def test_a_wait_for_a_job_that_is_deleted_ends_when_it_is(house: House) -> None:
+    job = house.restored()
+    request = Behind(lambda: house.get(f"/v1/jobs/{job.id}?wait=60"))
+    house.waiting(1)
+    with house.engine.begin() as connection:  # canceled and deleted between two looks
+        connection.execute(delete(jobs_table).where(jobs_table.c.id == job.id))
+    assert code(request.answer()) == "job_not_found"
+
+
+@pytest.mark.parametrize("within_post", [False, True])
+def test_a_job_that_is_deleted_before_its_change_is_read_ends_the_wait(
+    house: House, monkeypatch: pytest.MonkeyPatch, within_post: bool
+) -> None:
+    get = house.jobs.get
+
+    def too_late(job_id: str, owner: str | None = None) -> Job | None:
+        if owner is None and threading.current_thread() is request.thread:  # it is the watch that reads
+            house.jobs.delete("local", job_id)
+        return get(job_id, owner)
+
+    held = {"Prefer": "wait=60"}
+    before = None if within_post else house.restored()
+    monkeypatch.setattr(house.jobs, "get", too_late)
+    monkeypatch.setattr(house.bells, "ring", lambda *_: None)  # it reads the row as well
+    request = Behind(lambda: house.restore(headers=held) if before is None else house.get(f"/v1/jobs/{before.id}?wait=60"))
+    house.waiting(1)
+    (job_id,) = [row.id for row in house.jobs.page("local", {}, 2, None)]
+    house.jobs.cancel("local", job_id)
+    if within_post:  # it was accepted, whatever became of it
+        answer = request.answer()
+        assert (answer.status_code, answer.json["id"]) == (202, job_id)
+    else:
+        assert code(request.answer()) == "job_not_found"
+
+
+def test_a_wait_ends_in_time_while_the_database_is_away(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = house.restored()
+    get = house.jobs.get
+
+    def away(job_id: str, owner: str | None = None) -> Job | None:
+        if owner is None:
+            raise OperationalError("SELECT", {}, Exception("away"))
+        return get(job_id, owner)
+
+    monkeypatch.setattr(house.jobs, "get", away)
+    request = Behind(lambda: house.get(f"/v1/jobs/{job.id}?wait=1"))
+    house.waiting(1)
+    house.jobs.cancel("local", job.id)
+    assert request.answer().json["state"] == "queued"
 
 
 def test_a_wait_for_a_final_job_does_not_wait(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

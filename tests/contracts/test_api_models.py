@@ -64,7 +64,7 @@ def test_once_its_job_succeeded_pictures_are_restored_with_it(house: House) -> N
     assert house.jobs.succeed([Success(job, result, "key", [])])
     seen = house.get(f"/v1/jobs/{job_id}").json
     assert seen["result"] == result
-    assert set(seen["links"]) == {"self", "retry", "delete"}
+    assert set(seen["links"]) == {"self", "delete"}
     assert house.get(f"{URL}/mine").json["items"][0]["state"] == "ready"
     assert house.restored(model="mine").model == "mine@1"
 

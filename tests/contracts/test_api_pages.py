@@ -11,7 +11,9 @@ from shared.errors import CODES
 from shared.workers.store import Worker
 from tests.contracts.api_fixtures import House, code, open_house
 
-UNSAFE = [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "https://localhost"}, {"Origin": "http://localhost:81"},
+UNSAFE = [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "https://evil.example"}, {"Origin": "http://localhost:81"},
+          {"Origin": "ftp://localhost"}, {"Origin": "localhost"}, {"Origin": "https://localhost@evil.example"}, {"Origin": ""},
+          {"Origin": "https://localhost", "Sec-Fetch-Site": "cross-site"},
           {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "x"}]  # fmt: skip
 
 
@@ -79,6 +81,12 @@ def test_our_own_pages_and_programs_may_change_things(tmp_path: Path) -> None:
     with open_house(tmp_path) as house:
         for headers in ({"Origin": "http://localhost"}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {}):
             assert house.restore(headers=headers).status_code == 202
+
+
+@pytest.mark.parametrize("host", ["localhost", "LocalHost:8443", "[::1]:8443"])
+def test_our_own_pages_may_change_things_also_behind_a_proxy_with_tls(house: House, host: str) -> None:
+    seen_by_us = {"Host": host, "Origin": f"https://{host.lower()}", "Sec-Fetch-Site": "same-origin"}  # over plain HTTP
+    assert code(house.post("/v1/restorations", headers=seen_by_us)) == "malformed_multipart"
 
 
 def test_what_is_not_there_is_a_problem(house: House) -> None:

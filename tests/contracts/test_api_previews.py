@@ -1,15 +1,18 @@
 """Previews: of what a job was sent and made, and of a file before there is a job."""
 
 import io
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from api import previews
 from shared.jobs.job import Job, blob_key, preview_part
-from tests.contracts.api_fixtures import Answer, House, code, gif, jpeg, open_house, png
+from tests.contracts.api_fixtures import SOON, Answer, Behind, House, code, gif, jpeg, open_house, png
 
 
 @pytest.fixture
@@ -109,6 +112,45 @@ def test_a_child_that_breaks_is_our_fault_and_says_nothing_of_how(house: House, 
     monkeypatch.setattr("shared.children.python", lambda *_: ["false"])
     answer = send(house, jpeg())
     assert (code(answer), answer.status_code) == ("internal", 500)
+
+
+class Stalled(io.BytesIO):
+    """A body of which no byte comes until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(b"no form")
+        self.asked, self.let_go = threading.Event(), threading.Event()
+
+    def readinto(self, buffer: Any) -> int:
+        self.asked.set()
+        self.let_go.wait(SOON)
+        return super().readinto(buffer)
+
+
+def test_uploads_that_stall_keep_nobody_from_a_preview(house: House) -> None:
+    bodies = [Stalled() for _ in range(previews.AT_ONCE)]
+    form = "multipart/form-data; boundary=b"
+    stalled = [Behind(partial(house.post, "/v1/previews", input_stream=body, content_type=form)) for body in bodies]
+    try:
+        assert all(body.asked.wait(SOON) for body in bodies)
+        assert send(house, jpeg()).status_code == 200
+    finally:
+        for body in bodies:
+            body.let_go.set()
+    assert {code(request.answer()) for request in stalled} == {"malformed_multipart"}
+
+
+def test_no_preview_is_made_when_the_disk_is_nearly_full(tmp_path: Path) -> None:
+    with open_house(tmp_path, min_free=10**18) as house:
+        answer = send(house, jpeg())
+        assert (code(answer), answer.status_code, answer.headers["Retry-After"]) == ("storage_full", 503, "60")
+        assert house.left_behind() == {}
+
+
+def test_a_preview_takes_no_more_than_its_share_of_the_memory_for_pictures(tmp_path: Path) -> None:
+    for memory, expected in ((20_000_000, 422), (2_000_000_000, 200)):
+        with open_house(tmp_path / str(memory), memory=memory) as house:
+            assert send(house, png(9_000, 9_000)).status_code == expected
 
 
 def test_only_so_many_previews_are_made_at_once(house: House) -> None:

@@ -116,6 +116,14 @@ def test_a_model_that_failed_to_get_ready_is_prepared_again(house: House) -> Non
 
 
 @pytest.mark.parametrize("how", ["succeeded", "failed", "canceled"])
+def test_a_retry_is_offered_for_what_keeps_its_files(house: House, how: str) -> None:
+    picture = end(house, house.restored(), how)
+    model = end(house, added(house), how)
+    offered = [house.get(f"/v1/jobs/{job.id}").json["links"].get("retry") for job in (picture, model)]
+    assert offered == [f"/v1/jobs/{picture.id}/retry", None]  # upkeep removes the weights of a model that did not get ready
+
+
+@pytest.mark.parametrize("how", ["succeeded", "failed", "canceled"])
 def test_a_job_that_has_ended_is_deleted_with_all_its_files(house: House, how: str) -> None:
     kept, job = house.succeed(house.restored().id), end(house, house.restored(), how)
     stray = house.ports.blobs.draft()

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from client.cli import main
 from client.errors import ClientError, ProblemError, ServerUnreachable
-from client.http import Lacuna
+from client.http import FINAL, Lacuna
 from client.listings import job_table
 from client.outputs import Destination
 from client.restoring import Order, Outcome, Restoring
@@ -44,6 +44,7 @@ class FakeApi(ThreadingHTTPServer):
         self.events: list[list[dict[str, Any]]] = []  # of each stream, one after the other
         self.streams: list[str] = []  # the Last-Event-ID of each
         self.names_wrong_hash = False
+        self.loses_answers = 0  # of the next so many deletes and cancels, which are done
         self.authorizations: set[str | None] = set()  # of every request
         self.changed = threading.Condition()
 
@@ -99,8 +100,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._problem(409, {"code": "not_final", "title": "The job has not ended", "detail": "Cancel it first."})
         else:
             del self.server.jobs[job_id]
-            self.send_response(204)
-            self.end_headers()
+            if not self._loses():
+                self.send_response(204)
+                self.end_headers()
 
     def do_GET(self) -> None:
         self.server.authorizations.add(self.headers["Authorization"])
@@ -153,11 +155,22 @@ class _Handler(BaseHTTPRequestHandler):
         if what == "retry":
             job = job | {"id": str(uuid.uuid4()), "state": "queued", "retry_of": job_id}
             self.server.jobs[job["id"]] = job
+        elif job["state"] in FINAL:
+            self._problem(409, {"code": "already_final", "title": "The job has ended", "detail": "Nothing is left to cancel."})
+            return
         else:
             with self.server.changed:
                 job["state"] = "canceled"
                 self.server.changed.notify_all()
+            if self._loses():
+                return
         self._json(200, job)
+
+    def _loses(self) -> bool:
+        """Whether the connection ends in the place of an answer."""
+        self.close_connection = self.server.loses_answers > 0
+        self.server.loses_answers -= self.close_connection
+        return self.close_connection
 
     def _problem(self, status: int, problem: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         self._bytes(status, "application/problem+json", json.dumps(problem | {"status": status}).encode(), headers)
@@ -494,6 +507,21 @@ def test_jobs_are_done_again_and_deleted_and_one_that_fails_does_not_stop_the_ot
     assert lacuna(api, "jobs", "delete").exit_code == 2
 
 
+def test_a_delete_or_a_cancel_whose_answer_was_lost_is_done_and_one_that_comes_too_late_is_not(api: FakeApi) -> None:
+    done, running = (api.accept(f"{word}.jpg", word.encode(), {"format": "keep"})["id"] for word in ("x", "endless"))
+    with Lacuna(api.url, stopped=Instant()) as client:
+        api.loses_answers = 1
+        assert client.cancel(running)["state"] == "canceled"
+        api.loses_answers = 1
+        client.delete(running)
+        assert list(api.jobs) == [done]
+        for late, expected in ((lambda: client.cancel(running), "job_not_found"), (lambda: client.delete(running), "job_not_found"),
+                               (lambda: client.cancel(done), "already_final")):  # fmt: skip
+            with pytest.raises(ProblemError) as caught:
+                late()
+            assert caught.value.code == expected
+
+
 def test_several_jobs_are_shown_one_below_the_other(api: FakeApi) -> None:
     ids = [api.accept(f"{n}.jpg", b"x", {"format": "keep"})["id"] for n in range(2)]
     first, second = lacuna(api, "jobs", *ids).stdout.split("\n\n")
@@ -516,6 +544,21 @@ def test_jobs_are_filtered_by_what_the_server_filters_by(api: FakeApi, monkeypat
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["--state", "failed", "delete", "ID"], ["--label", "a", "ID"], ["--limit", "2", "cancel", "ID"], ["--kind", "train", "watch", "ID"],
+     ["watch", "ID", "--state", "failed"]],
+)  # fmt: skip
+def test_a_filter_that_would_be_dropped_is_a_usage_error(api: FakeApi, arguments: list[str]) -> None:
+    job_id = api.accept("a.jpg", b"x", {"format": "keep"})["id"]
+    api.events = [[api.jobs[job_id]]]
+    refused = lacuna(api, "--json", "jobs", *(job_id if word == "ID" else word for word in arguments))
+    assert (refused.exit_code, refused.stdout, list(api.jobs)) == (2, "", [job_id])
+    option = next(word for word in arguments if word.startswith("--"))
+    assert option in refused.stderr.splitlines()[-1]
+    assert not api.authorizations, "it asked the server"
+
+
 def test_a_job_is_watched_in_a_pipe_line_by_line_until_it_has_ended_also_over_a_broken_stream(api: FakeApi) -> None:
     job = _job("scan\x1b7.jpg", "jpeg")
     running = job | {"state": "running", "version": 2, "result": None, "progress": {"done": 3, "total": 12, "unit": "tiles"}}
@@ -532,6 +575,17 @@ def test_a_job_is_watched_in_a_pipe_line_by_line_until_it_has_ended_also_over_a_
     failed = lacuna(api, "--json", "jobs", "watch", job["id"])
     assert (failed.exit_code, json.loads(failed.stdout.splitlines()[0])["state"]) == (1, "failed")
     assert failed.stderr == "The picture is cut off. Copy the file again.\n"
+
+
+def test_a_stream_that_ends_without_a_word_is_opened_again_after_ever_longer_pauses(api: FakeApi) -> None:
+    job = _job("a.jpg", "jpeg")
+    api.events = [[], [], [job], [], [job | {"version": 4}]]
+    pauses = Instant()
+    with Lacuna(api.url, stopped=pauses) as client:
+        followed = client.follow()
+        assert [next(followed)["version"], pauses.waits] == [3, [1, 2]]
+        assert [next(followed)["version"], pauses.waits] == [4, [1, 2, 0.25, 1]]
+        followed.close()  # type: ignore[attr-defined]  # a generator
 
 
 def test_only_jobs_that_match_are_watched(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
