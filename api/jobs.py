@@ -48,10 +48,11 @@ def get_job(job_id: str) -> Response:
     """
     ports: Ports = current_app.extensions["lacuna"]()
     query: JobQuery = g.query
-    job = find(ports, job_id)
+    job, position = _there(ports.jobs.placed(known_id(job_id), owner_id()))
     if query.wait:
         job = _there(ports.watch.until_state_changes(job, query.wait))
-    response = answer(ports, job, 200)
+        position = _position(ports, job)
+    response = _answer(ports, job, position, 200)
     response.make_conditional(request)
     return response
 
@@ -149,8 +150,13 @@ def delete_job(job_id: str) -> Response:
 
 
 def answer(ports: Ports, job: Job, status: int) -> Response:
-    """A job as a response, with its ETag (of the version: position and ETA are left out of it)."""
-    response = _json(view(ports, job), status)
+    """A job as a response."""
+    return _answer(ports, job, _position(ports, job), status)
+
+
+def _answer(ports: Ports, job: Job, position: int | None, status: int) -> Response:
+    """With its ETag (of the version: position and ETA are left out of it)."""
+    response = _json(_view(ports, job, position), status)
     response.set_etag(f"{job.id}.{job.version}")
     return response
 
@@ -163,9 +169,8 @@ def views(ports: Ports, jobs: Sequence[Job]) -> list[dict[str, Any]]:
     return [_view(ports, job, positions.get(job.id) if job.state is State.QUEUED else None) for job in jobs]
 
 
-def view(ports: Ports, job: Job) -> dict[str, Any]:
-    """A job as JSON."""
-    return _view(ports, job, _positions(lambda: ports.jobs.position(job), None))
+def _position(ports: Ports, job: Job) -> int | None:
+    return _positions(lambda: ports.jobs.position(job), None)
 
 
 def _view(ports: Ports, job: Job, position: int | None) -> dict[str, Any]:
@@ -241,11 +246,11 @@ def find(ports: Ports, job_id: str) -> Job:
     return _there(ports.jobs.get(known_id(job_id), owner_id()))
 
 
-def _there(job: Job | None) -> Job:
+def _there(found: Found | None) -> Found:
     """The job that is there. Raises `Refused("job_not_found")`."""
-    if job is None:
+    if found is None:
         raise Refused("job_not_found")
-    return job
+    return found
 
 
 def _send(ports: Ports, job: Job, result: dict[str, Any], key: str) -> Response:

@@ -14,6 +14,7 @@ LONGEST_MS = 60_000  # of a statement on PostgreSQL: a plan gone wrong must not 
 LACUNA = 0x1AC04A  # the number of our advisory lock
 # execution options of a transaction that only reads: on SQLite it does not wait for writers, on PostgreSQL it cannot write
 READ_ONLY = {"read_only": True, "postgresql_readonly": True}
+ONE_SELECT = READ_ONLY | {"one_select": True}  # on SQLite a single SELECT needs no transaction around it
 AWAY = (OperationalError, InterfaceError, PoolTimeoutError)  # the database did not answer; any other error is an answer
 
 
@@ -94,8 +95,9 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # a write that begins as a read fails with "database is locked" as soon as another wrote in between
-    read_only = connection.get_execution_options().get("read_only", False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if not options.get("one_select", False):
+        connection.exec_driver_sql("BEGIN" if options.get("read_only", False) else "BEGIN IMMEDIATE")
 
 
 def _set_up_postgresql(connection: Any, _record: Any) -> None:

@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 
 from shared import events
-from shared.database.engine import READ_ONLY, clock_ms, now_ms, upsert
+from shared.database.engine import ONE_SELECT, READ_ONLY, clock_ms, now_ms, upsert
 from shared.database.tables import batches, flows, job_metrics, jobs, lanes, models, rates, reservations
 from shared.errors import Outcome, Refused
 from shared.jobs import turns
@@ -88,6 +88,15 @@ _OWNED = _ONE.where(jobs.c.owner_id == bindparam("owner_id"))
 _before = tuple_(jobs.c.turn, jobs.c.id) < tuple_(bindparam("turn", type_=jobs.c.turn.type), bindparam("id", type_=jobs.c.id.type))
 _AHEAD = select(func.count()).select_from(
     select(jobs.c.id).where(jobs.c.lane == bindparam("lane"), jobs.c.state == State.QUEUED, _before).limit(POSITIONS + 1).subquery()
+)
+
+_other = jobs.alias("other")
+_before_it = select(_other.c.id).where(
+    _other.c.lane == jobs.c.lane, _other.c.state == State.QUEUED,
+    tuple_(_other.c.turn, _other.c.id) < tuple_(jobs.c.turn, jobs.c.id),
+).correlate(jobs).limit(POSITIONS + 1).subquery()  # fmt: skip
+_PLACED = _OWNED.add_columns(
+    case((jobs.c.state == State.QUEUED, select(func.count()).select_from(_before_it).scalar_subquery())).label("before")
 )
 
 
@@ -179,6 +188,8 @@ class Jobs:
 
     def __init__(self, engine: Engine, lease_seconds: float) -> None:
         self._engine = engine
+        self._reader = engine.execution_options(**READ_ONLY)
+        self._looker = engine.execution_options(**ONE_SELECT)
         self._lease_ms = int(lease_seconds * 1000)
 
     # -- accept ---------------------------------------------------------------------------------------------------------
@@ -396,9 +407,15 @@ class Jobs:
     def get(self, job_id: str, owner_id: str | None = None) -> Job | None:
         """The job, if there is one (and it is that owner's)."""
         statement, values = (_ONE, {}) if owner_id is None else (_OWNED, {"owner_id": owner_id})
-        with self._reading() as connection:
+        with self._looker.connect() as connection:
             row = connection.execute(statement, {"id": job_id, **values}).one_or_none()
         return _job(row) if row is not None else None
+
+    def placed(self, job_id: str, owner_id: str) -> tuple[Job, int | None] | None:
+        """That owner's job and its `position`, by one statement: what is asked for most often."""
+        with self._looker.connect() as connection:
+            row = connection.execute(_PLACED, {"id": job_id, "owner_id": owner_id}).one_or_none()
+        return None if row is None else (_job(row), _position(row.before))
 
     def page(self, owner_id: str, filters: Mapping[str, str | int], limit: int, before: str | None) -> list[Job]:
         """Newest first, at most `limit`, older than the job `before`. `filters` are columns and the values they must have."""
@@ -412,9 +429,8 @@ class Jobs:
         """How many queued rows of its lane come before it; None if it does not wait, or for more than 1 000."""
         if job.state is not State.QUEUED:
             return None
-        with self._reading() as connection:
-            count = connection.execute(_AHEAD, {"lane": job.lane, "turn": job.turn, "id": job.id}).scalar_one()
-        return count if count <= POSITIONS else None
+        with self._looker.connect() as connection:
+            return _position(connection.execute(_AHEAD, {"lane": job.lane, "turn": job.turn, "id": job.id}).scalar_one())
 
     def load(self) -> Load:
         """What times are estimated from, now."""
@@ -608,7 +624,7 @@ class Jobs:
         return state is not None
 
     def _reading(self) -> Any:
-        return self._engine.connect().execution_options(**READ_ONLY)
+        return self._reader.connect()
 
 
 _NEW_FIELDS = (
@@ -728,6 +744,11 @@ def _write_metrics(connection: Connection, job_id: str, metrics: Mapping[str, An
             connection.execute(insert(job_metrics).values(job_id=job_id, of=of, protocol=metrics["protocol"], **metrics[of]))
 
 
+def _position(before: int | None) -> int | None:
+    """None where nobody waits, or too many do to count."""
+    return before if before is not None and before <= POSITIONS else None
+
+
 def _job(row: Any) -> Job:
-    values = dict(row._mapping)
+    values = {name: row._mapping[name] for name in FIELDS}
     return Job(**{**values, "state": State(values["state"])})
