@@ -60,7 +60,7 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
             held.progress(done, len(plan))
 
         exact = holes is not None and source.header.format in codec.LOSSY  # else the known pixels would not come back as they were
-        encoded = codec.encode(restored, source, "png" if exact else job.params["format"])
+        encoded = codec.encode(restored, source, "png" if exact and job.params["format"] == "keep" else job.params["format"])
         if holes is not None or reference is not None:  # what counts is what the user will see of the file
             produced = codec.decode(io.BytesIO(encoded.data), len(encoded.data), ports.settings.max_pixels)
         if holes is not None:

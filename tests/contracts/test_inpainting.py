@@ -117,6 +117,18 @@ def test_a_jpeg_comes_back_as_a_png_with_its_whole_name_and_its_decoded_pixels(h
     assert np.array_equal(np.asarray(reopened(answer.data))[~hole], np.asarray(reopened(picture))[~hole])
 
 
+@pytest.mark.parametrize("lossy", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("asked", ["tiff", "png"])
+def test_a_lossy_picture_comes_back_in_the_format_that_was_asked_for(house: House, tmp_path: Path, lossy: str, asked: str) -> None:
+    picture, mask = saved(image(noise(30, 40, 3)), lossy), drawn(30, 40, (3, 9, 3, 30))
+    job = ended(house, tmp_path, {"image": picture, "mask": saved(image(mask))}, task="inpaint", format=asked)
+    assert job.result is not None, job.error
+    assert job.result["type"] == f"image/{asked}"
+    after = np.asarray(reopened(house.get(f"/v1/jobs/{job.id}/result").data))
+    hole = mask[:, :, 0] > 0
+    assert np.array_equal(after[~hole], np.asarray(reopened(picture))[~hole])
+
+
 def test_a_mask_is_laid_on_the_picture_as_it_is_displayed(house: House, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # stored on its side
