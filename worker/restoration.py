@@ -32,7 +32,7 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
         height, width = source.colour.shape[:2]
         beside = {name: _decode_part(job.input, name, ports) for name in PARTS if name in job.input}
         holes = masks.holes(beside["mask"], height, width) if "mask" in beside else None
-        reference = beside["reference"].colour if "reference" in beside else None
+        reference = codec.straight(beside["reference"]) if "reference" in beside else None
         if reference is not None:
             metrics.require_size(reference, height, width)
 
@@ -65,7 +65,7 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
             produced = codec.decode(io.BytesIO(encoded.data), len(encoded.data), ports.settings.max_pixels)
         if holes is not None:
             masks.assert_known(source, produced, holes)
-        figures = metrics.judge(produced.colour, source.colour, reference) if reference is not None else None
+        figures = metrics.judge(codec.straight(produced), codec.straight(source), reference) if reference is not None else None
 
         key = blob_key(job.id, result_part(job.token))
         for name, part in {"input": source, **beside}.items():

@@ -19,10 +19,12 @@ from client.cli import main
 from client.text import gain
 from demo.photos import noisy, photo
 from shared.imaging import codec
+from shared.imaging.pixels import Pixels
 from shared.jobs.job import Job
 from tests.contracts.api_fixtures import House, open_house
 from tests.promises import wiring
-from tests.unit.pictures import image, noise, reopened, saved
+from tests.unit.pictures import decoded, image, noise, reopened, saved
+from tests.unit.test_fidelity import tiff_of, with_extra
 from worker.upkeep.sweeper import sweep
 
 Files = dict[str, bytes]
@@ -127,6 +129,47 @@ def test_a_lossy_picture_comes_back_in_the_format_that_was_asked_for(house: Hous
     after = np.asarray(reopened(house.get(f"/v1/jobs/{job.id}/result").data))
     hole = mask[:, :, 0] > 0
     assert np.array_equal(after[~hole], np.asarray(reopened(picture))[~hole])
+
+
+def associated(depth: type[np.integer]) -> tuple[bytes, Pixels]:
+    """A TIFF of noise whose colour is multiplied by its alpha, and the same picture with its colour divided by it."""
+    white = np.iinfo(depth).max
+    pixels = np.random.default_rng(0).integers(0, white, (30, 40, 4), dtype=depth, endpoint=True)
+    pixels[:5, :, 3] = 0
+    pixels[:, :, :3] = np.round(pixels[:, :, :3] * (pixels[:, :, 3:] / white))
+    cover = np.maximum(pixels[:, :, 3:], 1).astype(np.float64)
+    divided = np.round(np.minimum(pixels[:, :, :3] * (white / cover), white)).astype(depth)
+    return with_extra(tiff_of(pixels), 1), np.dstack([divided, pixels[:, :, 3]])
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("asked", ["keep", "png"])
+def test_colour_multiplied_by_its_alpha_is_filled_and_kept_also_where_it_is_divided_again(
+    house: House, tmp_path: Path, asked: str, depth: type[np.integer]
+) -> None:
+    picture, divided = associated(depth)
+    mask = drawn(30, 40, (3, 9, 3, 30))
+    job = ended(house, tmp_path, {"image": picture, "mask": saved(image(mask))}, task="inpaint", format=asked)
+    assert job.state == "succeeded", job.error
+    after, before = decoded(house.get(f"/v1/jobs/{job.id}/result").data), decoded(picture)
+    hole = mask[:, :, 0] > 0
+    known = before.colour if asked == "keep" else divided[:, :, :3]
+    assert np.abs(after.colour[~hole].astype(int) - known[~hole]).max() <= (asked == "png")  # float32 may round a half otherwise
+    assert after.alpha is not None
+    assert np.array_equal(after.alpha, divided[:, :, 3])
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("asked", ["keep", "png", "webp"])
+def test_figures_are_of_colour_that_is_not_multiplied_by_alpha_whatever_the_formats(
+    house: House, tmp_path: Path, asked: str, depth: type[np.integer]
+) -> None:
+    picture, divided = associated(depth)
+    for reference in (picture, tiff_of(divided)):
+        job = ended(house, tmp_path, {"image": picture, "reference": reference}, format=asked)  # by a network that changes nothing
+        assert job.metrics is not None, job.error
+        steps = 128 if "depth_reduced" in job.notes else 1
+        assert max(job.metrics[of]["mae"] for of in ("output", "input")) <= steps, job.metrics
 
 
 def test_a_mask_is_laid_on_the_picture_as_it_is_displayed(house: House, tmp_path: Path) -> None:
