@@ -100,8 +100,9 @@ def test_known_pixels_and_alpha_come_back_bit_for_bit_in_every_mode(house: House
         assert np.array_equal(after[:, :, -1], before[:, :, -1])
 
 
-def test_what_a_hole_held_does_not_matter(house: House, tmp_path: Path) -> None:
-    one, mask = noise(64, 64, 3), drawn(64, 64, (20, 40, 20, 40))
+@pytest.mark.parametrize("box", [(20, 40, 20, 40), (0, 30, 0, 30), (0, 64, 40, 64)])
+def test_what_a_hole_held_does_not_matter(house: House, tmp_path: Path, box: tuple[int, int, int, int]) -> None:
+    one, mask = noise(64, 64, 3), drawn(64, 64, box)
     other = np.where(mask > 0, np.uint8(7), one)
     first, second = (np.asarray(inpainted(house, tmp_path, saved(image(picture)), saved(image(mask)))) for picture in (one, other))
     assert np.array_equal(first, second)
