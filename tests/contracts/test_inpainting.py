@@ -3,6 +3,7 @@
 import io
 import re
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,17 @@ from werkzeug.serving import make_server
 from client.cli import main
 from client.text import gain
 from demo.photos import noisy, photo
-from shared.imaging import codec
+from shared.blobs.local import LocalDraft
+from shared.imaging import codec, masks, metrics, preview
 from shared.imaging.pixels import Pixels
-from shared.jobs.job import Job
+from shared.jobs.job import Job, Lane
 from tests.contracts.api_fixtures import House, open_house
 from tests.promises import wiring
 from tests.unit.pictures import decoded, image, noise, reopened, saved
 from tests.unit.test_fidelity import tiff_of, with_extra
+from worker.committer import Committer
+from worker.keeper import Held
+from worker.restoration import restore
 from worker.upkeep.sweeper import sweep
 
 Files = dict[str, bytes]
@@ -232,6 +237,74 @@ def test_a_result_whose_known_pixels_changed_is_never_kept(house: House, tmp_pat
     job = ended(house, tmp_path, files, task="inpaint")
     assert error_of(job)[0] == "internal"
     assert not [name for name in house.files() if "result" in name]
+
+
+def test_after_a_cancel_no_stage_begins(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    stages: list[str] = []
+
+    def watched(owner: Any, name: str) -> None:
+        stage = getattr(owner, name)
+
+        def begin(*given: Any) -> Any:
+            begun.append(f"{owner.__name__}.{name}")
+            if len(begun) == canceled_in:
+                held.lost.set()  # as the keeper would
+            return stage(*given)
+
+        monkeypatch.setattr(owner, name, begin)
+
+    for owner, name in (
+        (codec, "decode"), (codec, "encode"), (preview, "encode"), (masks, "assert_known"), (metrics, "judge"), (LocalDraft, "place"),
+    ):  # fmt: skip
+        watched(owner, name)
+    part, mask = saved(image(noise(20, 20, 3))), saved(image(drawn(20, 20, (1, 2, 1, 2))))
+    ports = wiring.ports(tmp_path)
+    committer = Committer(ports.jobs, ports.blobs)
+    committer.start()
+    for canceled_in in range(17, 0, -1):  # of 16: first in none, then in the last one, in the one before, …
+        files = {name: (io.BytesIO(data), name) for name, data in (("image", part), ("reference", part), ("mask", mask))}
+        assert house.post("/v1/restorations", data={**files, "task": "inpaint"}, content_type="multipart/form-data").status_code == 202
+        (job,) = ports.jobs.claim("tests:1", [Lane.INTERACTIVE], 10**9, idle=True)
+        held = Held(job)
+        begun.clear()
+        restore(held, ports, committer)
+        stages = stages or begun.copy()
+        assert len(stages) == 16, stages
+        assert begun == stages[:canceled_in]
+    committer.stop()
+
+
+def test_what_is_not_needed_any_more_is_let_go_before_a_picture_is_encoded_and_judged(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = np.full((400, 500, 4), 30_000, np.uint16)
+    marked = np.zeros_like(deep)
+    marked[9:20, 9:20] = 65_535
+    part, mask = tiff_of(deep, compression="deflate"), tiff_of(marked, compression="deflate")
+    found: list[float] = []
+
+    def measured(owner: Any, name: str) -> None:
+        stage = getattr(owner, name)
+
+        def begin(*given: Any) -> Any:
+            found.append(tracemalloc.get_traced_memory()[0] / (400 * 500))
+            return stage(*given)
+
+        monkeypatch.setattr(owner, name, begin)
+
+    measured(codec, "encode")
+    measured(metrics, "judge")
+    for _ in range(2):  # the first brings what is imported late
+        found.clear()
+        tracemalloc.start()
+        try:
+            job = ended(house, tmp_path, {"image": part, "mask": mask, "reference": part}, task="inpaint")
+        finally:
+            tracemalloc.stop()
+        assert job.state == "succeeded", job.error
+    assert found[0] < 27, "bytes a pixel: source 8, holes 1, reference 6, restored 6; and a little that stays"
+    assert found[1] < 29, "source 8, holes 1, reference 6, the file's 8; and a little that stays"
 
 
 def test_mask_and_reference_stay_with_their_job_and_the_sweeper_takes_what_no_row_names(house: House, tmp_path: Path) -> None:
