@@ -1,7 +1,9 @@
 """One attempt at one restoration, in one function: read it from top to bottom."""
 
-import io
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ from shared.blobs.store import Draft
 from shared.errors import Refused
 from shared.imaging import codec, masks, metrics, preview, tiles
 from shared.imaging.codec import Source
-from shared.jobs.job import PARTS, Success, blob_key, preview_part, result_part
+from shared.imaging.pixels import Pixels
+from shared.jobs.job import Success, blob_key, preview_part, result_part
 from trainer.execution import ensemble
 from worker.committer import Committer
 from worker.ending import end
@@ -28,11 +31,11 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
     began = time.monotonic()
     held.begin()
     try:
-        source = _decode(job.input, ports)
+        previews: dict[str, bytes] = {}
+        source = _decode(held, ports, "input", previews)
         height, width = source.colour.shape[:2]
-        beside = {name: _decode_part(job.input, name, ports) for name in PARTS if name in job.input}
-        holes = masks.holes(beside["mask"], height, width) if "mask" in beside else None
-        reference = beside["reference"].colour if "reference" in beside else None
+        holes = masks.holes(_decode(held, ports, "mask", previews), height, width) if "mask" in job.input else None
+        reference = codec.straight(_decode(held, ports, "reference", previews)) if "reference" in job.input else None
         if reference is not None:
             metrics.require_size(reference, height, width)
 
@@ -58,20 +61,20 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
         for done, (tile, pixels) in enumerate(tiles.apply(passes, source.colour, plan, holes), 1):
             restored[tile.top : tile.bottom, tile.left : tile.right] = pixels
             held.progress(done, len(plan))
+        del pixels  # memory: worker/memory.py counts what is there at once
 
-        exact = holes is not None and source.header.format in codec.LOSSY  # else the known pixels would not come back as they were
-        encoded = codec.encode(restored, source, "png" if exact else job.params["format"])
-        if holes is not None or reference is not None:  # what counts is what the user will see of the file
-            produced = codec.decode(io.BytesIO(encoded.data), len(encoded.data), ports.settings.max_pixels)
-        if holes is not None:
-            masks.assert_known(source, produced, holes)
-        figures = metrics.judge(produced.colour, source.colour, reference) if reference is not None else None
-
+        previews["result"] = _preview(held, restored, source.alpha)
+        held.check()
+        encoded = codec.encode(restored, source, _format(job.params["format"], source, holes))
+        del restored
         key = blob_key(job.id, result_part(job.token))
-        for name, part in {"input": source, **beside}.items():
-            _preview(held, ports, name, part.colour, part.alpha)
-        _preview(held, ports, "result", restored, source.alpha)
-        draft = _place(ports, key, encoded.data)  # the committer syncs it
+        with _drafted(ports) as draft:
+            draft.write(encoded.data)
+            encoded = replace(encoded, data=b"")
+            figures = _judged(held, ports, draft, source, holes, reference)
+            _place(held, ports, previews)
+            held.check()
+            draft.place(key)  # the committer syncs it
 
         result = {
             "bytes": draft.size, "sha256": draft.sha256(), "type": encoded.type, "width": width, "height": height,
@@ -79,37 +82,75 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
             "seconds": round(time.monotonic() - began, 3),
         }  # fmt: skip
         held.conclude()
-        success = Success(job, result, key, source.notes + encoded.notes, figures, len(plan), ran_seconds)
-        committer.succeed(success)  # False: no longer ours; not an error
+        # It gives False where the attempt is no longer ours, which is not an error.
+        committer.succeed(Success(job, result, key, source.notes + encoded.notes, figures, len(plan), ran_seconds))
     except LeaseLost:
         events.emit("job.lost", job_id=job.id, token=job.token)
     except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
         end(held, ports, error)
 
 
-def _preview(held: Held, ports: Ports, of: str, colour: NDArray[Any], alpha: NDArray[Any] | None) -> None:
-    """Store a preview. Nobody syncs it: a power cut may cost it, and costs nothing else."""
-    _place(ports, blob_key(held.job.id, preview_part(of, held.job.token)), preview.encode(colour, alpha))
+def _decode(held: Held, ports: Ports, name: str, previews: dict[str, bytes]) -> Source:
+    """The picture ("input"), or the mask or the reference beside it, and its preview into `previews`.
+
+    An error says which of the two beside the picture it is about.
+    """
+    part = held.job.input if name == "input" else held.job.input[name]
+    held.check()
+    try:
+        with ports.blobs.open(part["key"]) as file:
+            source = codec.decode(file, part["bytes"], ports.settings.max_pixels)
+    except Refused as error:
+        raise (error if name == "input" else error.of(name)) from error
+    previews[name] = _preview(held, source.colour, source.alpha)
+    return source
 
 
-def _place(ports: Ports, key: str, data: bytes) -> Draft:
+def _preview(held: Held, colour: NDArray[Any], alpha: NDArray[Any] | None) -> bytes:
+    held.check()
+    return preview.encode(colour, alpha)
+
+
+def _format(asked: str, source: Source, holes: NDArray[np.bool_] | None) -> str:
+    """What was asked for; but a lossy format is not kept where known pixels are to come back as they were."""
+    return "png" if asked == "keep" and holes is not None and source.header.format in codec.LOSSY else asked
+
+
+def _judged(
+    held: Held, ports: Ports, draft: Draft, source: Source, holes: NDArray[np.bool_] | None, reference: Pixels | None
+) -> dict[str, Any] | None:
+    """The figures against the reference, if there is one. What counts is what the user will see of the file.
+
+    Raises `Fault("internal")` where known pixels are not in it as they were.
+    """
+    if holes is None and reference is None:
+        return None
+    held.check()
+    with draft.reader() as file:
+        produced = codec.decode(file, draft.size, ports.settings.max_pixels)
+    if holes is not None:
+        held.check()
+        masks.assert_known(source, produced, holes)
+    if reference is None:
+        return None
+    held.check()
+    return metrics.judge(codec.straight(produced), codec.straight(source), reference)
+
+
+def _place(held: Held, ports: Ports, previews: dict[str, bytes]) -> None:
+    """Store the previews. Nobody syncs them: a power cut may cost them, and costs nothing else."""
+    for of, data in previews.items():
+        held.check()
+        with _drafted(ports) as draft:
+            draft.write(data)
+            draft.place(blob_key(held.job.id, preview_part(of, held.job.token)))
+
+
+@contextmanager
+def _drafted(ports: Ports) -> Iterator[Draft]:
+    """A draft of which nothing is left unless it is placed."""
     draft = ports.blobs.draft()
     try:
-        draft.write(data)
-        draft.place(key)
+        yield draft
     finally:
         draft.discard()
-    return draft
-
-
-def _decode(part: dict[str, Any], ports: Ports) -> Source:
-    with ports.blobs.open(part["key"]) as file:
-        return codec.decode(file, part["bytes"], ports.settings.max_pixels)
-
-
-def _decode_part(given: dict[str, Any], name: str, ports: Ports) -> Source:
-    """The mask or the reference beside a picture; an error says which of them it is about."""
-    try:
-        return _decode(given[name], ports)
-    except Refused as error:
-        raise error.of(name) from error

@@ -83,6 +83,19 @@ def decode(file: BinaryIO, size: int, max_pixels: int) -> Source:
     )
 
 
+def straight(source: Source) -> Pixels:
+    """Its colour as formats other than TIFF hold it: not multiplied by its alpha. Itself, if it is not."""
+    if source.alpha is None or not associated(source):
+        return source.colour
+    return unassociated(source.colour, source.alpha)
+
+
+def associated(source: Source) -> bool:
+    """Whether its colour is multiplied by its alpha."""
+    at = _alpha_at(source.kinds)
+    return at is not None and source.kinds[at] == tiff.ASSOCIATED
+
+
 def _alpha_at(kinds: tuple[int, ...]) -> int | None:
     return next((place for place, kind in enumerate(kinds) if kind in {tiff.ASSOCIATED, tiff.UNASSOCIATED}), None)
 
@@ -161,12 +174,13 @@ def encode(colour: Pixels, source: Source, format_: str) -> Encoded:
 
 def _channels(colour: Pixels, source: Source, target: str, notes: list[str]) -> Pixels:
     """Colour, alpha and further channels as the target holds them."""
-    at = _alpha_at(source.kinds)
     if target == "TIFF":
+        at = _alpha_at(source.kinds)
         others = [] if source.extra is None else list(np.moveaxis(source.extra, 2, 0))
         if at is not None and source.alpha is not None:
             others.insert(at, source.alpha)
         return np.dstack([colour, *others]) if others else colour
+    colour = straight(replace(source, colour=colour))
     if source.extra is not None:
         notes.append("channels_dropped")
     if target == "JPEG" and source.alpha is not None:
@@ -177,8 +191,6 @@ def _channels(colour: Pixels, source: Source, target: str, notes: list[str]) -> 
         colour = np.repeat(colour, 3, axis=2)
     if source.alpha is None or target == "JPEG":
         return colour
-    if at is not None and source.kinds[at] == tiff.ASSOCIATED:
-        colour = unassociated(colour, source.alpha)
     return np.dstack([colour, source.alpha])
 
 

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import Fault, Refused
+from shared.imaging import codec
 from shared.imaging.codec import Source
 
 
@@ -27,9 +28,13 @@ def holes(mask: Source, height: int, width: int) -> NDArray[np.bool_]:
 
 
 def assert_known(before: Source, after: Source, marked: NDArray[np.bool_]) -> None:
-    """Raises `Fault("internal")` unless `after` is `before`, bit for bit, wherever nothing is marked, and in its alpha."""
-    same_kind = after.colour.shape == before.colour.shape and after.colour.dtype == before.colour.dtype
-    if not same_kind or ((after.colour != before.colour).any(axis=2) & ~marked).any():
+    """Raises `Fault("internal")` unless `after` is `before`, bit for bit, wherever nothing is marked, and in its alpha.
+
+    Where only one of them has its colour multiplied by its alpha, the other's is what counts.
+    """
+    alike = codec.associated(before) == codec.associated(after)
+    old, new = (before.colour, after.colour) if alike else (codec.straight(before), codec.straight(after))
+    if new.shape != old.shape or new.dtype != old.dtype or ((new != old).any(axis=2) & ~marked).any():
         raise Fault("internal", "The file would not have held the known pixels as they were, so it was not kept.")
     if before.alpha is not None and (after.alpha is None or not np.array_equal(after.alpha, before.alpha)):
         raise Fault("internal", "The file would not have held the alpha channel as it was, so it was not kept.")

@@ -7,6 +7,7 @@ pixels of the picture. Up to about 4 Mpx a picture is one tile: the halo is the 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ TILE = 1024
 SMALLEST = 64  # below this a window is nearly all halo
 
 CELL = 64  # the side of the squares in which holes are looked for
+COARSE_PIXELS = 1_000_000  # of a picture that is shrunk to fill what no window sees the edge of
 
 Run = Callable[..., NDArray[np.float32]]  # (1, h, w, 3) in 0..1[, (1, h, w, 1): 1 = fill] → the first one's shape
 
@@ -118,25 +120,90 @@ def _groups(cells: NDArray[np.bool_]) -> list[tuple[int, int, int, int]]:
 def apply(run: Run, colour: Pixels, tiles: list[Tile], holes: NDArray[np.bool_] | None = None) -> Iterator[tuple[Tile, Pixels]]:
     """Each tile with its restored pixels, of the shape and integer type of `colour`. Float32 exists per tile only.
 
-    Where there are `holes`, the network is told of them, and what is none stays as it is. A grey picture is fed as three
-    equal channels, and the mean of the three is taken. Raises `Fault("internal")` where the network gives what is no
-    number: cast to integers it would be black.
+    Where there are `holes`, the network is told of them, and what is none stays as it is. Tiles whose windows show nothing
+    else are filled coarsely, before the others, which then see them as known. A grey picture is fed as three equal channels,
+    and the mean of the three is taken. Raises `Fault("internal")` where the network gives what is no number: cast to integers
+    it would be black.
     """
     peak = np.float32(highest(colour))
+    if holes is not None and (blind := [tile for tile in tiles if holes[_window(tile)].all()]):
+        call_pixels = max(holes[_window(tile)].size for tile in tiles)
+        colour, holes = _coarsely(run, colour, holes, blind, min(call_pixels, COARSE_PIXELS))
     for tile in tiles:
-        seen = np.s_[tile.window_top : tile.window_bottom, tile.window_left : tile.window_right]
-        batch = colour[seen][np.newaxis].astype(np.float32) / peak
-        masks = [] if holes is None else [holes[seen][np.newaxis, :, :, np.newaxis].astype(np.float32)]
-        if colour.shape[2] == 1:
-            output = run(np.repeat(batch, 3, axis=3), *masks)[0].mean(axis=2, keepdims=True)
-        else:
-            output = run(batch, *masks)[0]
+        area, seen = _area(tile), _window(tile)
+        if holes is not None and not holes[area].any():
+            yield tile, colour[area]
+            continue
+        output = _called(run, colour[seen].astype(np.float32) / peak, None if holes is None else holes[seen])
         kept = output[
             tile.top - tile.window_top : tile.bottom - tile.window_top,
             tile.left - tile.window_left : tile.right - tile.window_left,
         ]
-        if not np.isfinite(kept).all():
-            raise Fault("internal", "The network gave values that are no numbers; another model may do better.")
-        pixels = np.round(np.clip(kept, 0, 1) * peak).astype(colour.dtype)
-        area = np.s_[tile.top : tile.bottom, tile.left : tile.right]
+        pixels = _integers(kept, colour.dtype)
         yield tile, pixels if holes is None else np.where(holes[area][:, :, np.newaxis], pixels, colour[area])
+
+
+def _coarsely(run: Run, colour: Pixels, holes: NDArray[np.bool_], blind: list[Tile], call_pixels: int) -> tuple[Pixels, NDArray[np.bool_]]:
+    """Copies of both in which the `blind` tiles are filled, and hold no hole any more.
+
+    What fills them is the whole picture, shrunk to `call_pixels` by the means of what is known in squares, filled by one call
+    where squares hold nothing known, and enlarged again.
+    """
+    height, width = holes.shape
+    factor = math.ceil(math.sqrt(height * width / call_pixels))
+    means, known = _shrunk(colour, ~holes, factor)
+    filled = _called(run, means, ~known)
+    filled[known] = means[known]
+    colour, holes = colour.copy(), holes.copy()
+    for tile in blind:
+        rows = _enlarged(filled, factor, tile.top, tile.bottom)
+        both = _enlarged(rows.swapaxes(0, 1), factor, tile.left, tile.right).swapaxes(0, 1)
+        colour[_area(tile)] = _integers(both, colour.dtype)
+        holes[_area(tile)] = False
+    return colour, holes
+
+
+def _shrunk(colour: Pixels, known: NDArray[np.bool_], factor: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Means, in 0..1, of what is known in squares of `factor` pixels, 0 where nothing is; and where something is."""
+    height, width, channels = colour.shape
+    rows, columns = -(-height // factor), -(-width // factor)
+    sums, counts = np.zeros((rows, columns, channels), np.float32), np.zeros((rows, columns, 1), np.float32)
+    starts = np.arange(0, width, factor)
+    for row in range(rows):
+        strip = np.s_[row * factor : (row + 1) * factor]
+        shown = known[strip][:, :, np.newaxis]
+        sums[row] = np.add.reduceat(np.where(shown, colour[strip], 0).sum(axis=0, dtype=np.float64), starts)
+        counts[row] = np.add.reduceat(shown.sum(axis=0), starts)
+    sums /= np.maximum(counts, 1) * np.float32(highest(colour))
+    return sums, counts[:, :, 0] > 0
+
+
+def _enlarged(coarse: NDArray[np.float32], factor: int, start: int, stop: int) -> NDArray[np.float32]:
+    """The rows `start … stop` of what is `factor` times as high, linear between the middles of the rows that are there."""
+    at = np.clip((np.arange(start, stop, dtype=np.float32) + np.float32(0.5)) / factor - np.float32(0.5), 0, len(coarse) - 1)
+    above = at.astype(int)
+    part = (at - above).astype(np.float32)[:, np.newaxis, np.newaxis]
+    enlarged: NDArray[np.float32] = coarse[above] * (1 - part) + coarse[np.minimum(above + 1, len(coarse) - 1)] * part
+    return enlarged
+
+
+def _called(run: Run, values: NDArray[np.float32], holes: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """What the network makes of (height, width, 1 or 3) in 0..1: the same shape."""
+    masks = [] if holes is None else [holes[np.newaxis, :, :, np.newaxis].astype(np.float32)]
+    grey = values.shape[2] == 1
+    output: NDArray[np.float32] = run(values[np.newaxis].repeat(3, axis=3) if grey else values[np.newaxis], *masks)[0]
+    return output.mean(axis=2, keepdims=True) if grey else output
+
+
+def _integers(values: NDArray[np.float32], kind: np.dtype[np.unsignedinteger[Any]]) -> Pixels:
+    if not np.isfinite(values).all():
+        raise Fault("internal", "The network gave values that are no numbers; another model may do better.")
+    return np.round(np.clip(values, 0, 1) * np.float32(np.iinfo(kind).max)).astype(kind)
+
+
+def _area(tile: Tile) -> tuple[slice, slice]:
+    return np.s_[tile.top : tile.bottom, tile.left : tile.right]
+
+
+def _window(tile: Tile) -> tuple[slice, slice]:
+    return np.s_[tile.window_top : tile.window_bottom, tile.window_left : tile.window_right]

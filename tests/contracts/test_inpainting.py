@@ -3,6 +3,7 @@
 import io
 import re
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,17 @@ from werkzeug.serving import make_server
 from client.cli import main
 from client.text import gain
 from demo.photos import noisy, photo
-from shared.imaging import codec
-from shared.jobs.job import Job
+from shared.blobs.local import LocalDraft
+from shared.imaging import codec, masks, metrics, preview
+from shared.imaging.pixels import Pixels
+from shared.jobs.job import Job, Lane
 from tests.contracts.api_fixtures import House, open_house
 from tests.promises import wiring
-from tests.unit.pictures import image, noise, reopened, saved
+from tests.unit.pictures import decoded, image, noise, reopened, saved
+from tests.unit.test_fidelity import tiff_of, with_extra
+from worker.committer import Committer
+from worker.keeper import Held
+from worker.restoration import restore
 from worker.upkeep.sweeper import sweep
 
 Files = dict[str, bytes]
@@ -98,8 +105,9 @@ def test_known_pixels_and_alpha_come_back_bit_for_bit_in_every_mode(house: House
         assert np.array_equal(after[:, :, -1], before[:, :, -1])
 
 
-def test_what_a_hole_held_does_not_matter(house: House, tmp_path: Path) -> None:
-    one, mask = noise(64, 64, 3), drawn(64, 64, (20, 40, 20, 40))
+@pytest.mark.parametrize("box", [(20, 40, 20, 40), (0, 30, 0, 30), (0, 64, 40, 64)])
+def test_what_a_hole_held_does_not_matter(house: House, tmp_path: Path, box: tuple[int, int, int, int]) -> None:
+    one, mask = noise(64, 64, 3), drawn(64, 64, box)
     other = np.where(mask > 0, np.uint8(7), one)
     first, second = (np.asarray(inpainted(house, tmp_path, saved(image(picture)), saved(image(mask)))) for picture in (one, other))
     assert np.array_equal(first, second)
@@ -115,6 +123,59 @@ def test_a_jpeg_comes_back_as_a_png_with_its_whole_name_and_its_decoded_pixels(h
     assert "cat.jpg.png" in answer.headers["Content-Disposition"]
     hole = mask[:, :, 0] > 0
     assert np.array_equal(np.asarray(reopened(answer.data))[~hole], np.asarray(reopened(picture))[~hole])
+
+
+@pytest.mark.parametrize("lossy", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("asked", ["tiff", "png"])
+def test_a_lossy_picture_comes_back_in_the_format_that_was_asked_for(house: House, tmp_path: Path, lossy: str, asked: str) -> None:
+    picture, mask = saved(image(noise(30, 40, 3)), lossy), drawn(30, 40, (3, 9, 3, 30))
+    job = ended(house, tmp_path, {"image": picture, "mask": saved(image(mask))}, task="inpaint", format=asked)
+    assert job.result is not None, job.error
+    assert job.result["type"] == f"image/{asked}"
+    after = np.asarray(reopened(house.get(f"/v1/jobs/{job.id}/result").data))
+    hole = mask[:, :, 0] > 0
+    assert np.array_equal(after[~hole], np.asarray(reopened(picture))[~hole])
+
+
+def associated(depth: type[np.integer]) -> tuple[bytes, Pixels]:
+    """A TIFF of noise whose colour is multiplied by its alpha, and the same picture with its colour divided by it."""
+    white = np.iinfo(depth).max
+    pixels = np.random.default_rng(0).integers(0, white, (30, 40, 4), dtype=depth, endpoint=True)
+    pixels[:5, :, 3] = 0
+    pixels[:, :, :3] = np.round(pixels[:, :, :3] * (pixels[:, :, 3:] / white))
+    cover = np.maximum(pixels[:, :, 3:], 1).astype(np.float64)
+    divided = np.round(np.minimum(pixels[:, :, :3] * (white / cover), white)).astype(depth)
+    return with_extra(tiff_of(pixels), 1), np.dstack([divided, pixels[:, :, 3]])
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("asked", ["keep", "png"])
+def test_colour_multiplied_by_its_alpha_is_filled_and_kept_also_where_it_is_divided_again(
+    house: House, tmp_path: Path, asked: str, depth: type[np.integer]
+) -> None:
+    picture, divided = associated(depth)
+    mask = drawn(30, 40, (3, 9, 3, 30))
+    job = ended(house, tmp_path, {"image": picture, "mask": saved(image(mask))}, task="inpaint", format=asked)
+    assert job.state == "succeeded", job.error
+    after, before = decoded(house.get(f"/v1/jobs/{job.id}/result").data), decoded(picture)
+    hole = mask[:, :, 0] > 0
+    known = before.colour if asked == "keep" else divided[:, :, :3]
+    assert np.abs(after.colour[~hole].astype(int) - known[~hole]).max() <= (asked == "png")  # float32 may round a half otherwise
+    assert after.alpha is not None
+    assert np.array_equal(after.alpha, divided[:, :, 3])
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("asked", ["keep", "png", "webp"])
+def test_figures_are_of_colour_that_is_not_multiplied_by_alpha_whatever_the_formats(
+    house: House, tmp_path: Path, asked: str, depth: type[np.integer]
+) -> None:
+    picture, divided = associated(depth)
+    for reference in (picture, tiff_of(divided)):
+        job = ended(house, tmp_path, {"image": picture, "reference": reference}, format=asked)  # by a network that changes nothing
+        assert job.metrics is not None, job.error
+        steps = 128 if "depth_reduced" in job.notes else 1
+        assert max(job.metrics[of]["mae"] for of in ("output", "input")) <= steps, job.metrics
 
 
 def test_a_mask_is_laid_on_the_picture_as_it_is_displayed(house: House, tmp_path: Path) -> None:
@@ -176,6 +237,74 @@ def test_a_result_whose_known_pixels_changed_is_never_kept(house: House, tmp_pat
     job = ended(house, tmp_path, files, task="inpaint")
     assert error_of(job)[0] == "internal"
     assert not [name for name in house.files() if "result" in name]
+
+
+def test_after_a_cancel_no_stage_begins(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    stages: list[str] = []
+
+    def watched(owner: Any, name: str) -> None:
+        stage = getattr(owner, name)
+
+        def begin(*given: Any) -> Any:
+            begun.append(f"{owner.__name__}.{name}")
+            if len(begun) == canceled_in:
+                held.lost.set()  # as the keeper would
+            return stage(*given)
+
+        monkeypatch.setattr(owner, name, begin)
+
+    for owner, name in (
+        (codec, "decode"), (codec, "encode"), (preview, "encode"), (masks, "assert_known"), (metrics, "judge"), (LocalDraft, "place"),
+    ):  # fmt: skip
+        watched(owner, name)
+    part, mask = saved(image(noise(20, 20, 3))), saved(image(drawn(20, 20, (1, 2, 1, 2))))
+    ports = wiring.ports(tmp_path)
+    committer = Committer(ports.jobs, ports.blobs)
+    committer.start()
+    for canceled_in in range(17, 0, -1):  # of 16: first in none, then in the last one, in the one before, …
+        files = {name: (io.BytesIO(data), name) for name, data in (("image", part), ("reference", part), ("mask", mask))}
+        assert house.post("/v1/restorations", data={**files, "task": "inpaint"}, content_type="multipart/form-data").status_code == 202
+        (job,) = ports.jobs.claim("tests:1", [Lane.INTERACTIVE], 10**9, idle=True)
+        held = Held(job)
+        begun.clear()
+        restore(held, ports, committer)
+        stages = stages or begun.copy()
+        assert len(stages) == 16, stages
+        assert begun == stages[:canceled_in]
+    committer.stop()
+
+
+def test_what_is_not_needed_any_more_is_let_go_before_a_picture_is_encoded_and_judged(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = np.full((400, 500, 4), 30_000, np.uint16)
+    marked = np.zeros_like(deep)
+    marked[9:20, 9:20] = 65_535
+    part, mask = tiff_of(deep, compression="deflate"), tiff_of(marked, compression="deflate")
+    found: list[float] = []
+
+    def measured(owner: Any, name: str) -> None:
+        stage = getattr(owner, name)
+
+        def begin(*given: Any) -> Any:
+            found.append(tracemalloc.get_traced_memory()[0] / (400 * 500))
+            return stage(*given)
+
+        monkeypatch.setattr(owner, name, begin)
+
+    measured(codec, "encode")
+    measured(metrics, "judge")
+    for _ in range(2):  # the first brings what is imported late
+        found.clear()
+        tracemalloc.start()
+        try:
+            job = ended(house, tmp_path, {"image": part, "mask": mask, "reference": part}, task="inpaint")
+        finally:
+            tracemalloc.stop()
+        assert job.state == "succeeded", job.error
+    assert found[0] < 27, "bytes a pixel: source 8, holes 1, reference 6, restored 6; and a little that stays"
+    assert found[1] < 29, "source 8, holes 1, reference 6, the file's 8; and a little that stays"
 
 
 def test_mask_and_reference_stay_with_their_job_and_the_sweeper_takes_what_no_row_names(house: House, tmp_path: Path) -> None:

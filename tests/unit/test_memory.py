@@ -11,8 +11,8 @@ from worker.wiring import Networks
 
 
 def test_the_setting_is_shared_in_two() -> None:
-    found = memory.budget(12_000_000)
-    assert found == memory.Budget(call_bytes=6_000_000, pixels=100_000)
+    found = memory.budget(12_800_000)
+    assert found == memory.Budget(call_bytes=6_400_000, pixels=100_000)
 
 
 def test_without_a_setting_half_of_what_the_container_has_is_taken(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from shared.errors import Fault
 from shared.imaging import tiles
 from shared.imaging.pixels import Pixels
 from tests.unit.pictures import noise
+from trainer.execution.classic import ClassicConfig, ClassicNetwork
 
 
 @given(st.integers(1, 150), st.integers(1, 150), st.integers(0, 40), st.sampled_from([1, 2, 8, 16]), st.integers(7, 60))
@@ -185,6 +186,50 @@ def test_pixels_that_a_network_leaves_as_they_are_come_back_bit_for_bit_in_every
     pixels = np.arange(np.iinfo(depth).max + 1, dtype=depth).reshape(-1, 16, 1)
     ((_, same),) = tiles.apply(lambda batch: batch, pixels, tiles.plan(*pixels.shape[:2], 0, 1))
     assert np.array_equal(same, pixels)
+
+
+def flooded(colour: Pixels, holes: NDArray[np.bool_], plan: list[tiles.Tile], run: tiles.Run) -> Pixels:
+    """The picture with what `apply` gives."""
+    back = colour.copy()
+    for tile, filled in tiles.apply(run, colour, plan, holes):
+        assert filled.dtype == colour.dtype
+        back[tile.top : tile.bottom, tile.left : tile.right] = filled
+    return back
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_hole_that_no_window_sees_beyond_is_filled_to_its_middle_by_what_is_around(channels: int, depth: type[np.integer]) -> None:
+    white = np.iinfo(depth).max
+    ramp = np.linspace(0.2, 0.6, 330)[np.newaxis, :, np.newaxis] * white * np.ones((310, 1, channels))
+    clean: Pixels = np.round(ramp).astype(depth)
+    holes = np.zeros((310, 330), bool)
+    holes[20:290, 30:300] = True
+    plan = tiles.around(holes, 16, 1, 90_000, 64)
+    assert any(holes[tile.window_top : tile.window_bottom, tile.window_left : tile.window_right].all() for tile in plan)
+    calls: list[int] = []
+
+    def run(*inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        calls.append(inputs[0][0, :, :, 0].size)
+        return ClassicNetwork(ClassicConfig()).run(*inputs)
+
+    first, second = (flooded(np.where(holes[:, :, np.newaxis], depth(damage), clean), holes, plan, run) for damage in (0, white))
+    assert np.array_equal(first, second), "what a hole held is seen in what fills it"
+    assert np.array_equal(first[~holes], clean[~holes])
+    assert np.abs(first.astype(float) - clean).max() < 0.15 * white
+    assert max(calls) <= max((tile.window_bottom - tile.window_top) * (tile.window_right - tile.window_left) for tile in plan)
+
+
+@pytest.mark.parametrize(("height", "width", "factor"), [(7, 9, 3), (8, 10, 3), (5, 5, 9), (6, 4, 1)])
+def test_squares_are_the_means_of_what_is_known_in_them_also_at_the_edges(height: int, width: int, factor: int) -> None:
+    pixels, known = noise(height, width, 3), noise(height, width, 1, seed=1)[:, :, 0] > 120
+    means, some = tiles._shrunk(pixels, known, factor)
+    for row in range(-(-height // factor)):
+        for column in range(-(-width // factor)):
+            square = np.s_[row * factor : (row + 1) * factor, column * factor : (column + 1) * factor]
+            assert some[row, column] == known[square].any()
+            expected = pixels[square][known[square]].mean(axis=0) / 255 if some[row, column] else np.zeros(3)
+            assert means[row, column] == pytest.approx(expected, abs=1e-6)
 
 
 @given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=20))

@@ -38,7 +38,7 @@ class ClassicNetwork:
         self._radius = config.radius
 
     def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Network.run`. Where nothing is known the picture stays as it is."""
+        """See `Network.run`. Where nothing is known a picture stays as it is: no call is made on such a one (shared/imaging/tiles.py)."""
         import cv2  # a worker that only denoises does without
 
         pictures, masks = inputs
@@ -46,7 +46,9 @@ class ClassicNetwork:
         for index in range(len(pictures)):
             holes = (masks[index, :, :, 0] > 0).astype(np.uint8)
             for channel in range(pictures.shape[3]):
-                plane = np.ascontiguousarray(pictures[index, :, :, channel])
+                plane = pictures[index, :, :, channel].copy()
+                if not holes.all():
+                    plane[holes > 0] = plane[holes == 0].mean()  # at the edges of a picture OpenCV looks at what a hole holds
                 filled[index, :, :, channel] = cv2.inpaint(plane, holes, self._radius, cv2.INPAINT_NS)
         return filled
 
