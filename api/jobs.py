@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from flask import Blueprint, Response, current_app, g, json, request, send_file, url_for
+from flask import Blueprint, Response, current_app, g, json, request, send_file
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
@@ -199,19 +199,18 @@ def _input(job: Job) -> dict[str, Any]:
 
 def links(job: Job) -> dict[str, str]:
     """Where to go from a job: only what makes sense in its state."""
-    found = {"self": url_for("jobs.get_job", job_id=job.id)}
+    there = f"{request.script_root}/v1/jobs/{job.id}"  # not by url_for, which takes a quarter of the time that a job takes to show
+    found = {"self": there}
     if job.state is State.SUCCEEDED and job.kind == Kind.RESTORE and job.expires_at is None:
-        found["result"] = url_for("jobs.get_result", job_id=job.id)
-        found["preview"] = url_for("previews.get_preview", job_id=job.id)
+        found |= {"result": f"{there}/result", "preview": f"{there}/preview"}
     if job.metrics is not None:
-        found["metrics"] = url_for("jobs.get_metrics", job_id=job.id)
+        found["metrics"] = f"{there}/metrics"
     if not job.final:
-        found["events"] = url_for("stream.stream_events", job=job.id)
-        found["cancel"] = url_for("jobs.cancel_job", job_id=job.id)
+        found |= {"events": f"{request.script_root}/v1/events?job={job.id}", "cancel": f"{there}/cancel"}
     else:
         if job.kind == Kind.RESTORE and job.expires_at is None:  # a model's weights go when it did not get ready
-            found["retry"] = url_for("retries.retry_job", job_id=job.id)
-        found["delete"] = url_for("jobs.delete_job", job_id=job.id)
+            found["retry"] = f"{there}/retry"
+        found["delete"] = there
     return found
 
 

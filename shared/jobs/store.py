@@ -26,6 +26,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     null,
     or_,
     select,
@@ -74,29 +75,37 @@ WORKER_LOST = {
 _columns = [jobs.c[name] for name in FIELDS]
 _change = [jobs.c[name] for name in ("id", "owner_id", "batch_id", "version", "changed_at")]  # in the order of `Change`
 
+# the indices of waiting and of running rows are partial. A state as a parameter would let SQLite plan each such statement anew
+# whenever it is run, which takes four times as long as running it
+_STATES = {state: literal_column(f"'{state}'", jobs.c.state.type) for state in State}
+_queued, _running = _STATES[State.QUEUED], _STATES[State.RUNNING]
+
 # made once, because they are run most often, and making a statement of forty columns takes longer than running it
 _ACCEPT = insert(jobs).values(
     state=State.QUEUED, version=1, token=0, attempts=0, alone=False, notes=[], progress_done=0, progress_total=0, progress_unit="tiles",
     rung_at=now_ms(), due_at=now_ms(), created_at=now_ms(), changed_at=now_ms(),
 ).returning(*_columns)  # fmt: skip
-_V = select(lanes.c.v).where(lanes.c.name == bindparam("in_lane"))
-_flow = and_(flows.c.owner_id == bindparam("owner"), flows.c.batch_id == "", flows.c.lane == bindparam("in_lane"))
-_LAST_TURN = select(flows.c.last_turn).where(_flow).with_for_update()
-_TAKE_TURN = update(flows).where(_flow).values(last_turn=bindparam("last_turn"))
+_v = select(lanes.c.v).where(lanes.c.name == flows.c.lane).scalar_subquery()
+_TAKE_TURN = (
+    update(flows)
+    .where(flows.c.owner_id == bindparam("owner"), flows.c.batch_id == "", flows.c.lane == bindparam("in_lane"))
+    .values(last_turn=case((flows.c.last_turn > _v, flows.c.last_turn), else_=_v) + bindparam("cost_mpx"))
+    .returning(flows.c.last_turn)
+)
 _ONE = select(*_columns).where(jobs.c.id == bindparam("id"))
 _OWNED = _ONE.where(jobs.c.owner_id == bindparam("owner_id"))
 _before = tuple_(jobs.c.turn, jobs.c.id) < tuple_(bindparam("turn", type_=jobs.c.turn.type), bindparam("id", type_=jobs.c.id.type))
 _AHEAD = select(func.count()).select_from(
-    select(jobs.c.id).where(jobs.c.lane == bindparam("lane"), jobs.c.state == State.QUEUED, _before).limit(POSITIONS + 1).subquery()
+    select(jobs.c.id).where(jobs.c.lane == bindparam("lane"), jobs.c.state == _queued, _before).limit(POSITIONS + 1).subquery()
 )
 
 _other = jobs.alias("other")
 _before_it = select(_other.c.id).where(
-    _other.c.lane == jobs.c.lane, _other.c.state == State.QUEUED,
+    _other.c.lane == jobs.c.lane, _other.c.state == _queued,
     tuple_(_other.c.turn, _other.c.id) < tuple_(jobs.c.turn, jobs.c.id),
 ).correlate(jobs).limit(POSITIONS + 1).subquery()  # fmt: skip
 _PLACED = _OWNED.add_columns(
-    case((jobs.c.state == State.QUEUED, select(func.count()).select_from(_before_it).scalar_subquery())).label("before")
+    case((jobs.c.state == _queued, select(func.count()).select_from(_before_it).scalar_subquery())).label("before")
 )
 
 
@@ -442,7 +451,7 @@ class Jobs:
                 rates={(row.model_name, row.model_version): row.seconds_per_mpx for row in connection.execute(select(rates))},
                 claimed={row.name: row.v for row in connection.execute(select(lanes))},
                 waiting=[(row.lane, row.last_turn) for row in connection.execute(behind)],
-                running=[_in_work(row) for row in connection.execute(select(*columns).where(jobs.c.state == State.RUNNING))],
+                running=[_in_work(row) for row in connection.execute(select(*columns).where(jobs.c.state == _running))],
             )
 
     def backlog(self) -> list[Backlog]:
@@ -450,7 +459,7 @@ class Jobs:
         kinds = (jobs.c.lane, jobs.c.model_name, jobs.c.model_version, jobs.c.params["speed"].as_string())
         waiting = (
             select(*kinds, func.count(), func.sum(jobs.c.pixels), now_ms() - func.min(jobs.c.created_at))
-            .where(jobs.c.state == State.QUEUED)
+            .where(jobs.c.state == _queued)
             .group_by(*kinds)
         )
         with self._reading() as connection:
@@ -473,7 +482,7 @@ class Jobs:
         found: dict[str, int] = {}
         with self._reading() as connection:
             for lane in lanes_:
-                first = select(jobs.c.id).where(jobs.c.lane == lane, jobs.c.state == State.QUEUED).order_by(jobs.c.turn, jobs.c.id)
+                first = select(jobs.c.id).where(jobs.c.lane == lane, jobs.c.state == _queued).order_by(jobs.c.turn, jobs.c.id)
                 found |= {job_id: number for number, job_id in enumerate(connection.execute(first.limit(POSITIONS + 1)).scalars())}
         return found
 
@@ -490,7 +499,7 @@ class Jobs:
     def current(self, scope: Scope, limit: int) -> list[Job]:
         """The newest of those jobs, at most `limit`, and all that run; in the order of their change."""
         newest = select(*_columns).where(scope.condition()).order_by(jobs.c.id.desc()).limit(limit)
-        running = select(*_columns).where(scope.condition(), jobs.c.state == State.RUNNING)
+        running = select(*_columns).where(scope.condition(), jobs.c.state == _running)
         with self._reading() as connection:
             found = {row.id: _job(row) for statement in (newest, running) for row in connection.execute(statement)}
         return sorted(found.values(), key=lambda job: (job.changed_at, job.id))
@@ -524,7 +533,7 @@ class Jobs:
         """(id, lane) of due rows that nobody rang for since: upkeep rings for them again. Marks them as rung."""
         due = (
             select(jobs.c.id)
-            .where(jobs.c.state == State.QUEUED, jobs.c.due_at <= now_ms(), jobs.c.rung_at < now_ms() - int(older_than_seconds * 1000))
+            .where(jobs.c.state == _queued, jobs.c.due_at <= now_ms(), jobs.c.rung_at < now_ms() - int(older_than_seconds * 1000))
             .order_by(jobs.c.turn)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -644,7 +653,7 @@ def _tell(event: str, job: Job, **values: Any) -> None:
 
 def _may(move: Move) -> ColumnElement[bool]:
     """The states this move starts from, by the table in job.py. One is compared with =: that alone finds the partial indexes."""
-    states = sorted(MOVES[move][0])
+    states = [_STATES[state] for state in sorted(MOVES[move][0])]
     return jobs.c.state == states[0] if len(states) == 1 else jobs.c.state.in_(states)
 
 
@@ -687,7 +696,7 @@ def _due(lane: Lane, alone: bool) -> Any:
     paused = exists().where(batches.c.id == jobs.c.batch_id, batches.c.state.in_(["paused", "canceled"]))
     return (
         select(jobs.c.id, jobs.c.turn, jobs.c.pixels, jobs.c.alone)
-        .where(jobs.c.lane == lane, jobs.c.state == State.QUEUED, jobs.c.due_at <= now_ms(), or_(jobs.c.batch_id.is_(None), ~paused))
+        .where(jobs.c.lane == lane, jobs.c.state == _queued, jobs.c.due_at <= now_ms(), or_(jobs.c.batch_id.is_(None), ~paused))
         .where(*([] if alone else [jobs.c.alone.is_(False)]))
         .order_by(jobs.c.turn, jobs.c.id)
         .limit(turns.GROUP_JOBS)
@@ -696,15 +705,13 @@ def _due(lane: Lane, alone: bool) -> Any:
 
 
 def _take_turn(connection: Connection, new: NewJob) -> float:
-    """Place the job in its lane and remember the place as the last of its flow, whose row is locked until the commit."""
-    flow = {"owner": new.owner_id, "in_lane": new.lane}
-    last = connection.execute(_LAST_TURN, flow).scalar_one_or_none()
-    if last is None:  # its first job, or two at once
+    """Place the job behind its flow or at V, and remember the place as the last of its flow, whose row is locked until the commit."""
+    place = {"owner": new.owner_id, "in_lane": new.lane, "cost_mpx": new.cost_mpx}
+    turn: float | None = connection.execute(_TAKE_TURN, place).scalar_one_or_none()
+    if turn is None:  # its first job, or two at once
         first = upsert(connection.engine, flows).values(owner_id=new.owner_id, batch_id="", lane=new.lane, last_turn=0.0)
         connection.execute(first.on_conflict_do_nothing())
-        last = connection.execute(_LAST_TURN, flow).scalar_one()
-    turn = turns.place(connection.execute(_V, {"in_lane": new.lane}).scalar_one(), last, new.cost_mpx)
-    connection.execute(_TAKE_TURN, {**flow, "last_turn": turn})
+        turn = float(connection.execute(_TAKE_TURN, place).scalar_one())
     return turn
 
 
@@ -750,5 +757,9 @@ def _position(before: int | None) -> int | None:
 
 
 def _job(row: Any) -> Job:
-    values = {name: row._mapping[name] for name in FIELDS}
-    return Job(**{**values, "state": State(values["state"])})
+    """Of a row that begins with `_columns`."""
+    values: Any = row[: len(FIELDS)]
+    return Job(*(*values[:_STATE], State(values[_STATE]), *values[_STATE + 1 :]))
+
+
+_STATE = FIELDS.index("state")

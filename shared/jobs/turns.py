@@ -1,7 +1,8 @@
 """Whose turn it is. A flow is one owner's single jobs, or one of their batches, in one lane.
 
-Start-time fair queueing: each job gets its place when it is accepted. A flow that was quiet starts at V, the turn last
-claimed in the lane; a flow with much waiting queues behind itself. So nobody waits for more than their share of others.
+Start-time fair queueing: each job gets its place when it is accepted (store.py), its cost behind the later of two: V, the
+turn last claimed in the lane, where a flow starts that was quiet; and the last turn of its flow, for a flow with much waiting
+queues behind itself. So nobody waits for more than their share of others.
 """
 
 from collections.abc import Sequence
@@ -23,11 +24,6 @@ class Candidate(Protocol):
     def alone(self) -> bool:
         """Whether it may share a claim with nobody."""
         ...
-
-
-def place(v: float, last_turn: float, cost_mpx: float) -> float:
-    """The turn of a new job: `v` is the lane's, `last_turn` its flow's."""
-    return max(v, last_turn) + cost_mpx
 
 
 C = TypeVar("C", bound=Candidate)  # Python 3.11 has no type parameters on functions

@@ -443,6 +443,15 @@ def test_a_flow_that_was_quiet_has_saved_nothing_up(jobs: Jobs, engine: Engine, 
     assert set(order[:4]) - set(quiet), "the quiet owner took a whole run of turns at once"
 
 
+def test_a_turn_is_the_cost_behind_the_later_of_lane_and_flow(jobs: Jobs, engine: Engine, new_job: MakesJobs) -> None:
+    cost = new_job().cost_mpx
+    turns = [jobs.accept(new_job()).turn for _ in range(3)]
+    assert turns == pytest.approx([cost, 2 * cost, 3 * cost])
+    with engine.begin() as connection:
+        connection.execute(update(lanes).where(lanes.c.name == Lane.INTERACTIVE).values(v=100.0))
+    assert [jobs.accept(new_job()).turn for _ in range(2)] == pytest.approx([100 + cost, 100 + 2 * cost])
+
+
 def test_the_lane_remembers_the_largest_turn_claimed(jobs: Jobs, engine: Engine, new_job: MakesJobs) -> None:
     first, second = jobs.accept(new_job()), jobs.accept(new_job())
 

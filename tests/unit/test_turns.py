@@ -46,18 +46,3 @@ def test_a_group_is_the_head_of_the_queue_and_fits(due: list[Row], free: int, id
         assert sum(row.pixels for row in chosen) <= min(free, turns.GROUP_PIXELS)
     if due and idle:
         assert chosen
-
-
-@given(st.integers(1, 200), st.integers(1, 50))
-def test_a_photo_sent_while_a_folder_waits_comes_before_all_of_it_but_what_was_claimed(waiting: int, claimed: int) -> None:
-    last, folder = 0.0, []
-    for _ in range(max(waiting, claimed)):
-        last = turns.place(0.0, last, 1.0)
-        folder.append(last)
-    v = folder[claimed - 1]
-    photo = turns.place(v, 0.0, 0.5)
-    assert all(photo < turn for turn in folder[claimed:])
-
-
-def test_a_flow_that_was_quiet_gets_no_credit_for_it() -> None:
-    assert turns.place(100.0, 3.0, 1.0) == 101.0
