@@ -159,16 +159,44 @@ def _impatient(request: Request, settings: Settings) -> Iterator[None]:
         return
     before = connection.gettimeout()
     connection.settimeout(settings.stall_seconds)
-    end = threading.Timer(settings.request_seconds, _end_reading, [connection])
-    end.daemon = True
-    end.start()
+    _deadlines.begin(connection, settings.request_seconds)
     try:
         yield
     finally:
-        end.cancel()
+        _deadlines.end(connection)
         connection.settimeout(before)
 
 
-def _end_reading(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it ended by itself
-        connection.shutdown(socket.SHUT_RD)
+class _Deadlines:
+    """Ends the reading from connections whose time is over. One thread looks at all of them, each half second."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ends: dict[socket.socket, float] = {}
+        self._thread: threading.Thread | None = None
+
+    def begin(self, connection: socket.socket, seconds: float) -> None:
+        """From now on it has so many seconds."""
+        with self._lock:
+            self._ends[connection] = time.monotonic() + seconds
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="deadlines", daemon=True)
+                self._thread.start()
+
+    def end(self, connection: socket.socket) -> None:
+        """It was read, or is over."""
+        with self._lock:
+            self._ends.pop(connection, None)
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(0.5)
+            with self._lock:
+                over = [connection for connection, end in self._ends.items() if end <= time.monotonic()]
+                for connection in over:
+                    del self._ends[connection]
+                    with contextlib.suppress(OSError):  # it ended by itself
+                        connection.shutdown(socket.SHUT_RD)
+
+
+_deadlines = _Deadlines()

@@ -113,6 +113,7 @@ def _legible(value: Any) -> str:
 
 def configure(level: int = logging.INFO) -> None:
     """Log to standard error: readable on a terminal, one JSON object a line elsewhere."""
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # we show none of them
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Readable() if sys.stderr.isatty() else _Json())
     root = logging.getLogger()

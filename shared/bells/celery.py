@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from typing import Any
 from uuid import uuid4
 
@@ -124,6 +125,7 @@ def celery_app(redis_url: str) -> Celery:
 
 
 ENOUGH = 64  # bells in a lane: each says that the lane has something to do, so more of them say nothing
+HEARD_SECONDS = 0.02  # in less time nobody hears so many
 
 
 class CeleryRinger:
@@ -131,12 +133,16 @@ class CeleryRinger:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._full: dict[str, float] = {}  # lane → until when there are enough, for certain
 
     def ring(self, lane: str, job_id: str) -> None:
         """See `Ringer.ring`."""
+        if time.monotonic() < self._full.get(lane, 0.0):
+            return
         try:
             with self._app.pool.acquire(block=True) as connection:
                 if connection.default_channel.client.llen(lane) >= ENOUGH:
+                    self._full[lane] = time.monotonic() + HEARD_SECONDS
                     return
             self._app.send_task(TASK, args=[job_id], queue=lane, ignore_result=True)
         except (OperationalError, RedisError, OSError) as error:

@@ -20,8 +20,12 @@ class LocalDraft:
     """A temporary file in the store's own file system."""
 
     def __init__(self, root: Path) -> None:
-        (root / DRAFTS).mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=root / DRAFTS)
+        drafts = root / DRAFTS
+        try:
+            descriptor, name = tempfile.mkstemp(dir=drafts)
+        except FileNotFoundError:  # the store's first
+            drafts.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=drafts)
         self._root = root
         self._path = Path(name)
         self._file: BinaryIO = os.fdopen(descriptor, "w+b")
@@ -50,14 +54,14 @@ class LocalDraft:
         self._file.close()
         target = self._root / key
         while not self._placed:
+            with contextlib.suppress(FileExistsError):  # and `delete` removed the folder as empty just now
+                target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._path.replace(target)
                 self._placed = True
-            except FileNotFoundError:  # the first blob of its folder, or `delete` removed the folder as empty just now
+            except FileNotFoundError:  # the same
                 if not self._path.exists():
                     raise
-                with contextlib.suppress(FileNotFoundError, FileExistsError):
-                    target.parent.mkdir(parents=True, exist_ok=True)
 
     def discard(self) -> None:
         """See `Draft.discard`."""
@@ -81,35 +85,36 @@ class LocalBlobs:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._lasting: set[Path] = set()  # shards whose entry in the root was synced; they are never removed
 
     def draft(self) -> LocalDraft:
         """See `Blobs.draft`."""
         return LocalDraft(self._root)
 
     def sync(self, keys: Iterable[str]) -> None:
-        """See `Blobs.sync`: each file, then each directory up to the root, once."""
+        """See `Blobs.sync`: each file, its directory and its shard, and the root where the shard may be new, once."""
         paths = [self._root / key for key in keys]
-        folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(self._root)}
-        for path in [*paths, *sorted(folders, key=lambda folder: -len(folder.parts))]:
+        folders = {path.parent for path in paths}
+        shards = {folder.parent for folder in folders}
+        root = [] if shards <= self._lasting else [self._root]
+        for path in [*paths, *folders, *shards, *root]:
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 _to_the_platter(descriptor)
             finally:
                 os.close(descriptor)
+        self._lasting |= shards
 
     def open(self, key: str) -> BinaryIO:
         """See `Blobs.open`."""
         return (self._root / key).open("rb")
 
     def delete(self, key: str) -> None:
-        """See `Blobs.delete`; folders that became empty go too."""
+        """See `Blobs.delete`; the folder goes too when it became empty."""
         path = self._root / key
         path.unlink(missing_ok=True)
-        for folder in (path.parent, path.parent.parent):
-            try:
-                folder.rmdir()
-            except OSError:  # not empty, or gone already
-                return
+        with contextlib.suppress(OSError):  # not empty, or gone already
+            path.parent.rmdir()
 
     def owned(self, owner: str) -> list[str]:
         """See `Blobs.owned`."""

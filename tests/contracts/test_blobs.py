@@ -204,10 +204,10 @@ def test_the_age_of_a_blob_is_that_of_its_file(tmp_path: Path) -> None:
     assert next(blobs.stored()).age_seconds > 10**9
 
 
-def test_deleting_the_last_blob_of_an_id_removes_its_folders(tmp_path: Path) -> None:
+def test_deleting_the_last_blob_of_an_id_removes_its_folder(tmp_path: Path) -> None:
     blobs = LocalBlobs(tmp_path)
     blobs.delete(placed(blobs, "ff/id/upload"))
-    assert [path.name for path in tmp_path.iterdir()] == [DRAFTS]
+    assert list((tmp_path / "ff").iterdir()) == []
     assert list((tmp_path / DRAFTS).iterdir()) == []
 
 
@@ -225,6 +225,17 @@ def test_syncing_reaches_every_file_and_every_folder_up_to_the_root(tmp_path: Pa
     blobs.sync(blobs_keys)
     expected = [tmp_path / "ff/id/upload", tmp_path / "ff/id/result.1", tmp_path / "ff/id", tmp_path / "ff", tmp_path]
     assert synced == [path.stat().st_ino for path in expected]
+
+
+def test_a_shard_stays_when_it_is_empty_so_that_the_root_is_synced_once_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = LocalBlobs(tmp_path)
+    blobs.sync([placed(blobs, "ff/id/upload")])
+    blobs.delete("ff/id/upload")
+    key = placed(blobs, "ff/other/upload")
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    blobs.sync([key])
+    assert synced == [(tmp_path / name).stat().st_ino for name in ("ff/other/upload", "ff/other", "ff")]
 
 
 def test_a_draft_whose_last_bytes_do_not_fit_on_the_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
