@@ -225,6 +225,22 @@ def test_a_refusal_says_why_and_leaves_nothing(refusing_house: House, request_of
         assert len(answer.data) < 5_000
 
 
+def test_more_jobs_than_an_owner_may_have_are_refused_until_one_has_ended(tmp_path: Path, database: str) -> None:
+    with open_house(tmp_path, database, max_queued=2) as house:
+        key = {"Idempotency-Key": "k1"}
+        first, second = house.restore(headers=key).json, house.restored()
+        before = house.left_behind()
+        for headers in ({}, {"Idempotency-Key": "k2"}):
+            answer = house.restore(headers=headers)
+            assert (code(answer), answer.status_code, answer.headers["Retry-After"]) == ("too_many_jobs", 429, "10")
+            assert "LACUNA_MAX_QUEUED" in answer.json["detail"]
+        assert house.left_behind() == before
+        assert house.restore(headers=key).json["id"] == first["id"], "the answer of an accepted job is lost"
+        house.jobs.cancel("local", second.id)
+        assert house.post(f"/v1/jobs/{second.id}/retry").status_code == 202
+        assert code(house.post(f"/v1/jobs/{second.id}/retry")) == "too_many_jobs"
+
+
 def test_a_refusal_names_the_field_and_those_there_are(house: House) -> None:
     answer = house.restore(sharpness="3").json
     assert answer["errors"][0]["field"] == "sharpness"
