@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -13,6 +12,7 @@ from api import watch
 from api.owner import owner_id
 from api.uploads import Upload, receiving
 from api.wiring import Ports
+from shared import disk
 from shared.errors import Refused, Transient
 from shared.jobs.job import Job
 from shared.jobs.store import Replay, Reservation
@@ -70,7 +70,7 @@ def create(ports: Ports, accept: Accept, body: bool = True) -> Response:
 
 def check_space(ports: Ports) -> None:
     """Whether there is room for an upload. Raises `Transient("storage_full")`."""
-    if shutil.disk_usage(ports.settings.home).free < ports.settings.min_free:
+    if disk.nearly_full(ports.settings):
         raise Transient("storage_full", retry_after_s=60)
 
 

@@ -231,13 +231,14 @@ class LaneView(View):
     pixels: int
     oldest_s: float = Field(description="since when the oldest of them waits")
     backlog_s: float | None = Field(description="until they are done, at the rates of their models; null while one is unknown")
+    paused: Literal["storage_full"] | None = Field(description="why nothing of it is begun: bulk waits while the disk is nearly full")
 
 
 class DiskView(View):
     """Where pictures are kept, in bytes."""
 
     free: int
-    min_free: int = Field(description="below this, uploads are refused")
+    min_free: int = Field(description="below this, uploads are refused and bulk pauses")
 
 
 class SystemView(View):
