@@ -109,6 +109,11 @@ class Settings(BaseModel):
         return not all(map(_is_loopback, (host, *self.hosts)))
 
     @property
+    def keep_seconds(self) -> float:
+        """How long pictures and results are kept; 0: for ever."""
+        return self.keep_days * 24 * 3600
+
+    @property
     def database(self) -> str:
         """The database's URL."""
         return self.database_url or f"sqlite:///{self.home / 'lacuna.db'}"
