@@ -63,7 +63,7 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
             held.progress(done, len(plan))
         del pixels  # memory: worker/memory.py counts what is there at once
 
-        previews["result"] = _preview(held, restored, source.alpha)
+        previews["result"] = _preview(held, restored, source)
         held.check()
         encoded = codec.encode(restored, source, _format(job.params["format"], source, holes), job.params.get("quality"))
         del restored
@@ -102,13 +102,14 @@ def _decode(held: Held, ports: Ports, name: str, previews: dict[str, bytes]) -> 
             source = codec.decode(file, part["bytes"], ports.settings.max_pixels)
     except Refused as error:
         raise (error if name == "input" else error.of(name)) from error
-    previews[name] = _preview(held, source.colour, source.alpha)
+    previews[name] = _preview(held, source.colour, source)
     return source
 
 
-def _preview(held: Held, colour: NDArray[Any], alpha: NDArray[Any] | None) -> bytes:
+def _preview(held: Held, colour: Pixels, source: Source) -> bytes:
+    """Of `colour`, with what is transparent in `source`."""
     held.check()
-    return preview.encode(colour, alpha)
+    return preview.encode(colour, source.alpha, codec.associated(source))
 
 
 def _format(asked: str, source: Source, holes: NDArray[np.bool_] | None) -> str:
