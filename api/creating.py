@@ -2,29 +2,32 @@
 
 import contextlib
 import re
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from flask import Response, request
 
 from api import jobs as jobs_api
+from api import watch
 from api.owner import owner_id
 from api.uploads import Upload, receiving
 from api.wiring import Ports
+from shared import disk
 from shared.errors import Refused, Transient
 from shared.jobs.job import Job
 from shared.jobs.store import Replay, Reservation
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
 LONGEST_WAIT = 60
+RESTART_SECONDS = 5  # until a service that stops may be there again
 
 HEADERS = {
     "Idempotency-Key": "yours, up to 255 visible ASCII characters: the same key and request give the same job",
     "Prefer": "wait=N holds the answer up to N ≤ 60 seconds until the job is final",
 }
 PROBLEMS_WITHOUT_BODY = (
-    "idempotency_in_progress", "unknown_field", "invalid_field", "idempotency_mismatch", "database_busy", "storage_full",
+    "idempotency_in_progress", "unknown_field", "invalid_field", "idempotency_mismatch", "too_many_jobs", "database_busy", "storage_full",
+    "shutting_down",
 )  # fmt: skip
 PROBLEMS = (
     *PROBLEMS_WITHOUT_BODY, "malformed_multipart", "upload_stalled", "upload_too_large", "callbacks_not_offered", "too_many_uploads",
@@ -39,10 +42,14 @@ def create(ports: Ports, accept: Accept, body: bool = True) -> Response:
     Without `body` none is expected: the address says all.
     """
     wait = _wait_seconds()
+    if watch.stopping.is_set():  # on a connection that was there already
+        raise Transient("shutting_down", retry_after_s=RESTART_SECONDS)
     check_space(ports)
     claim = _reserve(ports)
     fulfilled = False
     try:
+        if not isinstance(claim, Replay):
+            ports.quota.take(owner_id())
         with _receiving(ports, claim) if body else contextlib.nullcontext(Upload({}, {})) as upload:
             fingerprint = upload.fingerprint(request.method, request.path)
             if isinstance(claim, Replay):
@@ -63,7 +70,7 @@ def create(ports: Ports, accept: Accept, body: bool = True) -> Response:
 
 def check_space(ports: Ports) -> None:
     """Whether there is room for an upload. Raises `Transient("storage_full")`."""
-    if shutil.disk_usage(ports.settings.home).free < ports.settings.min_free:
+    if disk.nearly_full(ports.settings):
         raise Transient("storage_full", retry_after_s=60)
 
 

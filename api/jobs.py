@@ -26,7 +26,6 @@ SANDBOXED = {  # a browser shows or keeps what users sent, and runs nothing of i
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-DAY_MS = 24 * 3_600_000
 Found = TypeVar("Found")
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -290,9 +289,9 @@ def _positions(look: Callable[[], Found], unknown: Found) -> Found:
 
 def _expires_at(ports: Ports, job: Job) -> int | None:
     """When its files are no longer kept; None: never, or not before it has ended."""
-    if job.expires_at is not None or job.finished_at is None or job.kind != Kind.RESTORE or not ports.settings.keep_days:
+    if job.expires_at is not None or job.finished_at is None or job.kind != Kind.RESTORE or not ports.settings.keep_seconds:
         return job.expires_at
-    return job.finished_at + round(ports.settings.keep_days * DAY_MS)
+    return job.finished_at + round(ports.settings.keep_seconds * 1000)
 
 
 def _cursor(job_id: str) -> str:

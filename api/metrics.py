@@ -1,6 +1,5 @@
 """Metrics for Prometheus: what the parts counted, and what the database knows at this moment."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from api.routes import Routes
 from api.schemas import NoQuery
 from api.wiring import Ports
-from shared import metrics
+from shared import disk, metrics
 from shared.database.engine import AWAY
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,7 +32,7 @@ class _Now:
 
     def collect(self) -> Iterator[Metric]:
         """See Prometheus' collectors."""
-        yield GaugeMetricFamily("lacuna_disk_free_bytes", "free where pictures are kept", shutil.disk_usage(self.ports.settings.home).free)
+        yield GaugeMetricFamily("lacuna_disk_free_bytes", "free where pictures are kept", disk.free(self.ports.settings))
         try:
             lanes, workers = self.ports.jobs.backlog(), self.ports.workers.list()
         except AWAY:

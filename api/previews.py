@@ -18,13 +18,13 @@ from api.routes import Routes
 from api.schemas import NoQuery, PreviewForm, PreviewQuery
 from api.uploads import receiving
 from api.wiring import Ports
-from shared import children
+from shared import children, memory
 from shared.errors import Fault, Refused, Transient
 from shared.imaging import header
 from shared.jobs.job import blob_key, preview_part
 from shared.settings import Settings
 
-AT_ONCE = 2  # children that decode; each may take half of what LACUNA_MEMORY names, and no more than
+AT_ONCE = 2  # children that decode; each may take half of what pictures may, and no more than
 SECONDS = 30
 BASE_BYTES = 256 << 20  # and for each pixel of the picture:
 PIXEL_BYTES = 24
@@ -99,9 +99,7 @@ def make_preview() -> Response:
 
 def _made(file: BinaryIO, size: int, pixels: int, settings: Settings) -> bytes:
     """The preview of a file, by a child that may take so much memory and time. Raises `Refused` with an image code."""
-    memory_bytes = BASE_BYTES + PIXEL_BYTES * pixels
-    if settings.memory:
-        memory_bytes = min(memory_bytes, settings.memory // AT_ONCE)
+    memory_bytes = min(BASE_BYTES + PIXEL_BYTES * pixels, memory.for_pictures(settings.memory) // AT_ONCE)
     limits = (size, settings.max_pixels, memory_bytes, SECONDS)
     child = children.Child(children.python("shared.imaging.preview", *map(str, limits)), FRUGAL, file, subprocess.PIPE)
     try:

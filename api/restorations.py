@@ -23,6 +23,7 @@ routes = Routes(Blueprint("restorations", __name__))
 FILES = ("image", *PARTS)
 BLOBS = {"image": "upload", "mask": "mask", "reference": "reference"}
 EXACT = ("keep", "png", "tiff")  # formats that hold every known pixel as it was
+_LOSSY = {name.lower() for name in header.LOSSY}
 
 
 @routes.add(
@@ -62,7 +63,7 @@ def _accept(ports: Ports, upload: Upload, reservation: Reservation | None, finge
         model_name=model.name,
         model_version=model.version,
         input=described.pop("image") | described,
-        params={"format": fields.format, "speed": fields.speed},
+        params={"format": fields.format, "speed": fields.speed} | _chosen(fields),
         pixels=headers["image"].pixels,
         max_attempts=ports.settings.max_attempts,
         request_id=g.request_id,
@@ -92,6 +93,12 @@ def _check(fields: RestorationForm, files: dict[str, Part], max_pixels: int) -> 
             f"A {fields.format} need not hold known pixels as they were; leave `format` out, or ask for png or tiff.",
             fields={"format": "not with inpaint"},
         )
+    if fields.task != "denoise" and fields.strength is not None:
+        raise Refused(
+            "invalid_field",
+            f"task={fields.task} has no strength: what is marked is filled, and nothing else changes. Leave `strength` out.",
+            fields={"strength": f"not with {fields.task}"},
+        )
     headers = {name: _header(name, part, max_pixels) for name, part in files.items()}
     sides = sorted((headers["image"].width, headers["image"].height))
     longest = header.LONGEST_SIDES.get(fields.format)
@@ -101,12 +108,31 @@ def _check(fields: RestorationForm, files: dict[str, Part], max_pixels: int) -> 
             f"Such a file has at most {longest} pixels a side; ask for PNG or TIFF.",
             fields={"format": "cannot hold it"},
         )
+    if fields.quality is not None:
+        _check_lossy(fields, headers["image"])
     for name in PARTS:
         if name in headers and sorted((headers[name].width, headers[name].height)) != sides:  # EXIF may turn either of them
             found = f"{headers[name].width} × {headers[name].height}"
             wanted = f"{headers['image'].width} × {headers['image'].height}"
             raise Refused(f"{name}_size", f"The {name} has {found} pixels, the picture {wanted}.", fields={name: "another size"})
     return headers
+
+
+def _check_lossy(fields: RestorationForm, image: Header) -> None:
+    """Raises `Refused("invalid_field")` where no file is written that has a quality."""
+    written = image.format if fields.format == "keep" else fields.format
+    if fields.task != "inpaint" and written.lower() in _LOSSY:
+        return
+    why = "What is filled is written without loss" if fields.task == "inpaint" else f"A {written.upper()} is written without loss"
+    raise Refused(
+        "invalid_field", f"{why}; leave `quality` out, or restore into a JPEG or WebP.", fields={"quality": "nothing lossy is written"}
+    )
+
+
+def _chosen(fields: RestorationForm) -> dict[str, Any]:
+    """What was asked for that has no default of its own."""
+    given = {"quality": fields.quality, "strength": fields.strength}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _header(name: str, part: Part, max_pixels: int) -> Header:

@@ -231,13 +231,14 @@ class LaneView(View):
     pixels: int
     oldest_s: float = Field(description="since when the oldest of them waits")
     backlog_s: float | None = Field(description="until they are done, at the rates of their models; null while one is unknown")
+    paused: Literal["storage_full"] | None = Field(description="why nothing of it is begun: bulk waits while the disk is nearly full")
 
 
 class DiskView(View):
     """Where pictures are kept, in bytes."""
 
     free: int
-    min_free: int = Field(description="below this, uploads are refused")
+    min_free: int = Field(description="below this, uploads are refused and bulk pauses")
 
 
 class SystemView(View):
@@ -257,6 +258,10 @@ class RestorationForm(Form):
         None, min_length=1, max_length=140, description="`name`, `name@version` or `name@alias`; none: the task's default"
     )
     format: Literal["keep", "png", "jpeg", "tiff", "webp", "bmp"] = "keep"
+    quality: int | None = Field(None, ge=1, le=100, description="of the JPEG or lossy WebP that is written; none: as good as the upload")
+    strength: float | None = Field(
+        None, gt=0, le=1, allow_inf_nan=False, description="of task=denoise: how much of the change is made; none: 1, all of it"
+    )
     speed: Literal["normal", "best"] = Field("normal", description="best: the mean of all eight turns and mirrorings, eight times the work")
     lane: Literal["interactive", "bulk"] = "interactive"
     label: str | None = Field(None, max_length=200, description="yours, to find jobs by")

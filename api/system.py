@@ -1,6 +1,5 @@
 """What Lacuna runs on."""
 
-import shutil
 from importlib.metadata import version
 
 from flask import Blueprint, Response, current_app, json
@@ -8,6 +7,8 @@ from flask import Blueprint, Response, current_app, json
 from api.routes import Routes
 from api.schemas import DiskView, LaneView, NoQuery, SystemView, WorkerView, timestamp
 from api.wiring import Ports
+from shared import disk
+from shared.jobs.job import Lane
 
 routes = Routes(Blueprint("system", __name__))
 
@@ -22,7 +23,9 @@ def system() -> Response:
     for lane in ports.jobs.backlog():
         heard = sum(lane.lane in seen.lanes for seen in living)
         seconds = None if lane.seconds is None else lane.seconds / max(1, heard)
-        lanes.append(LaneView(name=lane.lane, jobs=lane.jobs, pixels=lane.pixels, oldest_s=lane.oldest_seconds, backlog_s=seconds))
-    disk = DiskView(free=shutil.disk_usage(ports.settings.home).free, min_free=ports.settings.min_free)
-    view = SystemView(version=version("lacuna"), workers=workers, lanes=lanes, disk=disk)
+        paused = "storage_full" if lane.lane is Lane.BULK and disk.nearly_full(ports.settings) else None
+        shown = {"jobs": lane.jobs, "pixels": lane.pixels, "oldest_s": lane.oldest_seconds, "backlog_s": seconds, "paused": paused}
+        lanes.append(LaneView.model_validate({"name": lane.lane, **shown}))
+    space = DiskView(free=disk.free(ports.settings), min_free=ports.settings.min_free)
+    view = SystemView(version=version("lacuna"), workers=workers, lanes=lanes, disk=space)
     return Response(json.dumps(view.model_dump(mode="json")), content_type="application/json")

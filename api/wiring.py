@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from api.estimates import Estimates
+from api.quota import Quota
 from api.watch import Watch
 from shared.bells.ringer import BackgroundRinger, Ringer
 from shared.blobs.local import LocalBlobs
@@ -28,6 +29,7 @@ class Ports:
     ringer: Ringer
     watch: Watch
     estimates: Estimates
+    quota: Quota
 
 
 def make(settings: Settings) -> Ports:
@@ -45,6 +47,7 @@ def make(settings: Settings) -> Ports:
         ringer=BackgroundRinger(lambda: _celery_ringer(settings)),
         watch=Watch(jobs),
         estimates=Estimates(jobs, workers),
+        quota=Quota(jobs, settings.max_queued),
     )
 
 

@@ -132,6 +132,16 @@ def main(context: click.Context, key: str | None) -> None:
     help="Format of the output.",
 )
 @click.option(
+    "--quality",
+    type=click.IntRange(1, 100),
+    help="Of a JPEG or WebP output. Without it: as good as the input, and a WebP without loss if it came so.",
+)
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Of denoising: 0.5 goes half the way from the noisy picture to the clean one. Without it: all the way.",
+)
+@click.option(
     "--speed",
     type=click.Choice(["normal", "best"]),
     default="normal",

@@ -76,6 +76,8 @@ class Lacuna:
         task: str = "denoise",
         model: str | None = None,
         format: str = "keep",  # noqa: A002  the API's own word
+        quality: int | None = None,
+        strength: float | None = None,
         speed: str = "normal",
         label: str | None = None,
         wait_s: int = 0,
@@ -83,9 +85,10 @@ class Lacuna:
         """Submits the picture at `path`, streamed from disk, and answers with its job.
 
         `mask` marks what `task="inpaint"` fills; `reference` is the same picture undamaged, to compare with.
+        `quality` (1 to 100) is that of a JPEG or WebP; `strength` (above 0, to 1) is how much of the denoising is done.
         With `wait_s` (at most 60) seconds the server holds its answer until the job is final or the time is over.
         """
-        fields = {"task": task, "format": format, "speed": speed} | _given(model=model, label=label)
+        fields = {"task": task, "format": format, "speed": speed} | _given(model=model, label=label, quality=quality, strength=strength)
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         if wait_s:
             headers["Prefer"] = f"wait={wait_s}"
@@ -348,8 +351,8 @@ def _json_object(response: httpx.Response) -> dict[str, Any] | None:
     return answer if isinstance(answer, dict) else None
 
 
-def _given(**fields: str | None) -> dict[str, str]:
-    return {name: value for name, value in fields.items() if value is not None}
+def _given(**fields: str | float | None) -> dict[str, str]:
+    return {name: str(value) for name, value in fields.items() if value is not None}
 
 
 def _job_url(job_id: str) -> str:

@@ -29,6 +29,8 @@ class Order:
     reference: Path | None = None
     model: str | None = None
     format: str = "keep"
+    quality: int | None = None
+    strength: float | None = None
     speed: str = "normal"
     label: str | None = None
     overwrite: bool = False
@@ -136,8 +138,8 @@ class Restoring:
         self._news.put((file, None))
         order = self.order
         job = self._lacuna.restore(
-            file, mask=order.mask, reference=order.reference, task=order.task, model=order.model, format=order.format, speed=order.speed,
-            label=order.label,
+            file, mask=order.mask, reference=order.reference, task=order.task, model=order.model, format=order.format,
+            quality=order.quality, strength=order.strength, speed=order.speed, label=order.label,
         )  # fmt: skip
         job = self._end(job, file)
         if job["state"] != "succeeded":

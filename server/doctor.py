@@ -46,7 +46,7 @@ def _home(settings: Settings) -> Finding:
     if not os.access(existing, os.W_OK):
         return Finding("home", what, "It cannot be written: set LACUNA_HOME to a folder of yours.")
     if free < settings.min_free:
-        return Finding("home", what, "Uploads are refused below LACUNA_MIN_FREE: free some space.")
+        return Finding("home", what, "Below LACUNA_MIN_FREE uploads are refused and bulk pauses: free some space.")
     return Finding("home", what)
 
 

@@ -23,6 +23,8 @@ EVENTS: dict[str, tuple[int, str]] = {
     "job.reaped": (logging.WARNING, "a lease lapsed: its worker is dead or frozen"),
     "job.canceled": (logging.INFO, "a job was canceled"),
     "job.deleted": (logging.INFO, "a job was deleted: its row, then its files"),
+    "lane.paused": (logging.WARNING, "the disk is nearly full: nothing more of this lane is begun"),
+    "lane.resumed": (logging.INFO, "there is space again, and this lane goes on"),
     "group.committed": (logging.DEBUG, "results became lasting and final together; counted, not logged"),
     "job.lost": (logging.WARNING, "an attempt ended that was no longer ours"),
     "attempt.crashed": (logging.ERROR, "an attempt met an error we did not foresee"),

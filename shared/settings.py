@@ -52,8 +52,9 @@ class Settings(BaseModel):
     request_seconds: float = Field(900, gt=0, description="longest upload")
     stall_seconds: float = Field(20, gt=0, description="longest pause within an upload")
     max_attempts: int = Field(3, ge=1, le=100, description="how often a picture is tried when its worker dies or the storage fails")
+    max_queued: int = Field(1_000_000, ge=1, description="jobs of one owner that may wait or run; more are refused")
     keep_days: float = Field(30, ge=0, le=36_500, description="how long pictures and results are kept after their job ended; 0: for ever")
-    min_free: int = Field(2 * 10**9, ge=0, description="free disk space, in bytes, below which uploads are refused")
+    min_free: int = Field(2 * 10**9, ge=0, description="free disk space, in bytes, below which uploads are refused and bulk pauses")
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -106,6 +107,11 @@ class Settings(BaseModel):
         """Whether anybody but this machine's own users can reach the API."""
         host, _, _ = self.bind.rpartition(":")
         return not all(map(_is_loopback, (host, *self.hosts)))
+
+    @property
+    def keep_seconds(self) -> float:
+        """How long pictures and results are kept; 0: for ever."""
+        return self.keep_days * 24 * 3600
 
     @property
     def database(self) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared import events
+from shared import disk, events
 from shared.jobs.job import Lane
 from worker import alone
 from worker.attempts import ATTEMPTS
@@ -28,6 +28,7 @@ class Loop:
         self._budget = budget_pixels
         self._in_work = 0  # pixels claimed and not ended
         self._alone = False  # whether a job that must run alone is in work: others like it wait in the queue, not in a seat
+        self._paused = False  # whether bulk is, since the disk is nearly full
         self._claiming = threading.Lock()
         self._seats = threading.BoundedSemaphore(threads)
         self._stopping = threading.Event()
@@ -60,10 +61,18 @@ class Loop:
     def _claim(self) -> list[Held]:
         with self._claiming:
             free = self._budget - self._in_work
-            claimed = self._ports.jobs.claim(self._worker, self._lanes, free, idle=self._in_work == 0, alone=not self._alone)
+            claimed = self._ports.jobs.claim(self._worker, self._open_lanes(), free, idle=self._in_work == 0, alone=not self._alone)
             self._in_work += sum(job.pixels for job in claimed)
             self._alone |= any(job.alone for job in claimed)
             return [self._keeper.hold(job) for job in claimed]
+
+    def _open_lanes(self) -> list[Lane]:
+        """Those that are claimed from. Bulk is not while the disk is nearly full: the rest of it is for who waits for an answer."""
+        full = Lane.BULK in self._lanes and disk.nearly_full(self._ports.settings)
+        if full is not self._paused:
+            self._paused = full
+            events.emit("lane.paused" if full else "lane.resumed", lane=Lane.BULK)
+        return [lane for lane in self._lanes if not (full and lane == Lane.BULK)]
 
     def _attempt_all(self, claimed: list[Held]) -> None:
         try:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shared import events
 from shared.blobs.store import Draft
 from shared.errors import Refused
-from shared.imaging import codec, masks, metrics, preview, tiles
+from shared.imaging import codec, header, masks, metrics, preview, tiles
 from shared.imaging.codec import Source
 from shared.imaging.pixels import Pixels
 from shared.jobs.job import Success, blob_key, preview_part, result_part
@@ -58,14 +58,14 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
         plan = ports.networks.plan(network, height, width, holes)
         restored = source.colour.copy()
         held.progress(0, len(plan))
-        for done, (tile, pixels) in enumerate(tiles.apply(passes, source.colour, plan, holes), 1):
+        for done, (tile, pixels) in enumerate(tiles.apply(passes, source.colour, plan, holes, job.params.get("strength", 1.0)), 1):
             restored[tile.top : tile.bottom, tile.left : tile.right] = pixels
             held.progress(done, len(plan))
         del pixels  # memory: worker/memory.py counts what is there at once
 
-        previews["result"] = _preview(held, restored, source.alpha)
+        previews["result"] = _preview(held, restored, source)
         held.check()
-        encoded = codec.encode(restored, source, _format(job.params["format"], source, holes))
+        encoded = codec.encode(restored, source, _format(job.params["format"], source, holes), job.params.get("quality"))
         del restored
         key = blob_key(job.id, result_part(job.token))
         with _drafted(ports) as draft:
@@ -102,18 +102,19 @@ def _decode(held: Held, ports: Ports, name: str, previews: dict[str, bytes]) -> 
             source = codec.decode(file, part["bytes"], ports.settings.max_pixels)
     except Refused as error:
         raise (error if name == "input" else error.of(name)) from error
-    previews[name] = _preview(held, source.colour, source.alpha)
+    previews[name] = _preview(held, source.colour, source)
     return source
 
 
-def _preview(held: Held, colour: NDArray[Any], alpha: NDArray[Any] | None) -> bytes:
+def _preview(held: Held, colour: Pixels, source: Source) -> bytes:
+    """Of `colour`, with what is transparent in `source`."""
     held.check()
-    return preview.encode(colour, alpha)
+    return preview.encode(colour, source.alpha, codec.associated(source))
 
 
 def _format(asked: str, source: Source, holes: NDArray[np.bool_] | None) -> str:
     """What was asked for; but a lossy format is not kept where known pixels are to come back as they were."""
-    return "png" if asked == "keep" and holes is not None and source.header.format in codec.LOSSY else asked
+    return "png" if asked == "keep" and holes is not None and source.header.format in header.LOSSY else asked
 
 
 def _judged(

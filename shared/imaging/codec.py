@@ -18,7 +18,6 @@ from shared.imaging.containers.described import Header, Metadata
 from shared.imaging.pixels import Pixels, in_eight_bits, unassociated, upright
 
 TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "TIFF": "image/tiff", "WEBP": "image/webp", "BMP": "image/bmp"}
-LOSSY = frozenset({"JPEG", "WebP"})  # formats that need not give back the pixels they were given
 _DEEP = {"PNG", "TIFF"}  # formats of 16 bits a channel
 _HIGHEST_DPI = {"JPEG": 65_535, "PNG": 100_000_000, "BMP": 50_000_000}  # what the field of each format holds
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>))[2-8](?=[\"'<])")
@@ -149,10 +148,11 @@ def _tiff(file: BinaryIO, size: int, found: Header) -> _Read:
 _READERS = {"PNG": _png, "JPEG": _jpeg, "WebP": _webp, "BMP": _bmp, "TIFF": _tiff}
 
 
-def encode(colour: Pixels, source: Source, format_: str) -> Encoded:
+def encode(colour: Pixels, source: Source, format_: str, quality: int | None = None) -> Encoded:
     """`colour` (height, width, 1 or 3) with the alpha and the metadata of `source`, as a file; and notes on what changed.
 
-    `format_` is keep, png, jpeg, tiff, webp or bmp. What the format cannot hold is dropped, with a note.
+    `format_` is keep, png, jpeg, tiff, webp or bmp. What the format cannot hold is dropped, with a note. `quality`, 1 to 100, is that
+    of a JPEG, or of a WebP, which is then lossy; without it each has its own.
     """
     target = (source.header.format if format_ == "keep" else format_).upper()
     notes: list[str] = []
@@ -168,7 +168,7 @@ def encode(colour: Pixels, source: Source, format_: str) -> Encoded:
     if kept.dpi and highest and not all(0 <= side <= highest for side in kept.dpi):
         kept = replace(kept, dpi=None)
     same = source.header.format.upper() == target
-    data = _WRITERS[target](channels, colour.shape[2], replace(source, kept=kept), same, notes)
+    data = _WRITERS[target](channels, colour.shape[2], replace(source, kept=kept), same, quality, notes)
     return Encoded(data, TYPES[target], channels.dtype.itemsize * 8, notes)
 
 
@@ -194,7 +194,7 @@ def _channels(colour: Pixels, source: Source, target: str, notes: list[str]) -> 
     return np.dstack([colour, source.alpha])
 
 
-def _write_png(channels: Pixels, colours: int, source: Source, same: bool, notes: list[str]) -> bytes:
+def _write_png(channels: Pixels, colours: int, source: Source, same: bool, quality: int | None, notes: list[str]) -> bytes:
     if channels.dtype == np.uint16:
         data = by_vips.encode(channels, colours, "PNG", {"compression": 3, "filter": "sub", "bitdepth": 16})
     else:
@@ -203,8 +203,10 @@ def _write_png(channels: Pixels, colours: int, source: Source, same: bool, notes
     return png.wrap(data, kept, exif.written(kept.exif))
 
 
-def _write_jpeg(channels: Pixels, colours: int, source: Source, same: bool, notes: list[str]) -> bytes:
+def _write_jpeg(channels: Pixels, colours: int, source: Source, same: bool, quality: int | None, notes: list[str]) -> bytes:
     options = source.packing if same else {"quality": 95, "subsampling": 0}
+    if quality is not None:
+        options = options | {"quality": quality}
     if source.kept.dpi:
         options = options | {"dpi": source.kept.dpi}
     data, dropped = jpeg.wrap(by_pillow.encode(channels, "JPEG", options), source.kept, exif.written(source.kept.exif))
@@ -212,17 +214,17 @@ def _write_jpeg(channels: Pixels, colours: int, source: Source, same: bool, note
     return data
 
 
-def _write_webp(channels: Pixels, colours: int, source: Source, same: bool, notes: list[str]) -> bytes:
-    lossless = source.packing["lossless"] if same else source.header.format != "JPEG"
+def _write_webp(channels: Pixels, colours: int, source: Source, same: bool, quality: int | None, notes: list[str]) -> bytes:
+    lossless = quality is None and (source.packing["lossless"] if same else source.header.format != "JPEG")
     kept = source.kept
     described = exif.written(exif.with_dpi(kept.exif, kept.dpi))
-    options = {"lossless": lossless, "quality": 50 if lossless else 95, "method": 1 if lossless else 4, "exact": True}
+    options = {"lossless": lossless, "quality": 50 if lossless else quality or 95, "method": 1 if lossless else 4, "exact": True}
     options |= {name: data for name, data in (("icc_profile", kept.profile), ("exif", described), ("xmp", kept.xmp)) if data}
     notes += ["iptc_dropped"] if kept.iptc else []
     return by_pillow.encode(channels, "WEBP", options)
 
 
-def _write_bmp(channels: Pixels, colours: int, source: Source, same: bool, notes: list[str]) -> bytes:
+def _write_bmp(channels: Pixels, colours: int, source: Source, same: bool, quality: int | None, notes: list[str]) -> bytes:
     height, width, count = channels.shape
     kept = source.kept
     notes += [f"{name}_dropped" for name, lost in (("exif", exif.tells(kept.exif)), ("xmp", kept.xmp), ("iptc", kept.iptc)) if lost]
@@ -233,7 +235,7 @@ def _write_bmp(channels: Pixels, colours: int, source: Source, same: bool, notes
     return bmp.written(rows.tobytes(), width, height, count, source.kept)
 
 
-def _write_tiff(channels: Pixels, colours: int, source: Source, same: bool, notes: list[str]) -> bytes:
+def _write_tiff(channels: Pixels, colours: int, source: Source, same: bool, quality: int | None, notes: list[str]) -> bytes:
     options = source.packing if same else {"compression": "deflate", "predictor": "horizontal"}
     data = by_vips.encode(channels, colours, "TIFF", options)
     return tiff.wrap(data, source.kept, colours, source.kinds)

@@ -10,9 +10,10 @@ from shared.errors import Refused
 from shared.imaging.containers import bmp, jpeg, png, tiff, webp
 from shared.imaging.containers.described import Header
 
-__all__ = ["FORMATS", "LONGEST_SIDES", "Header", "read"]
+__all__ = ["FORMATS", "LONGEST_SIDES", "LOSSY", "Header", "read"]
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WebP", "BMP")
+LOSSY = frozenset({"JPEG", "WebP"})  # formats that need not give back the pixels they were given
 LONGEST_SIDES = {"jpeg": jpeg.LONGEST_SIDE, "webp": webp.LONGEST_SIDE}  # pixels; the other formats hold any picture
 
 _RAW = "a camera's raw file: develop it in a raw converter and save it as a 16-bit TIFF or PNG"

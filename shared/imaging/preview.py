@@ -27,16 +27,28 @@ REFUSED = 3  # exit status of the child: its output is a code and a detail, as J
 TOO_LARGE = 4  # it needed more memory than it may have
 
 
-def encode(colour: NDArray[Any], alpha: NDArray[Any] | None) -> bytes:
-    """`colour` (height, width, 1 or 3) and `alpha` (height, width), uint8 or uint16, as a WebP that fits `LONGEST`."""
+def encode(colour: NDArray[Any], alpha: NDArray[Any] | None, associated: bool = False) -> bytes:
+    """`colour` (height, width, 1 or 3) and `alpha` (height, width), uint8 or uint16, as a WebP that fits `LONGEST`.
+
+    If `colour` is multiplied by `alpha` (`associated`), it is divided once it is small.
+    """
     planes = _eight_bits(colour)
     if alpha is not None:
         planes = np.dstack([np.broadcast_to(planes, (*planes.shape[:2], 3)), _eight_bits(alpha)])
-    image = Image.fromarray(np.ascontiguousarray(planes[:, :, 0] if planes.shape[2] == 1 else planes))
+    image = _image(np.ascontiguousarray(planes[:, :, 0] if planes.shape[2] == 1 else planes), associated)
     image.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX, reducing_gap=2.0)
+    if associated:
+        image = image.convert("RGBA")
     file = io.BytesIO()
     image.save(file, "WEBP", quality=QUALITY, method=0)  # slower methods take three times as long for a tenth of the bytes
     return file.getvalue()
+
+
+def _image(planes: NDArray[np.uint8], associated: bool) -> Image.Image:
+    if not associated:
+        return Image.fromarray(planes)
+    height, width = planes.shape[:2]
+    return Image.frombuffer("RGBa", (width, height), planes, "raw", "RGBa", 0, 1)
 
 
 def _eight_bits(planes: NDArray[Any]) -> NDArray[np.uint8]:
@@ -51,7 +63,7 @@ def main() -> None:
     _limit(memory_bytes, seconds)
     try:
         source = codec.decode(sys.stdin.buffer, size, max_pixels)  # it can seek: the API gives a file
-        sys.stdout.buffer.write(encode(source.colour, source.alpha))
+        sys.stdout.buffer.write(encode(source.colour, source.alpha, codec.associated(source)))
     except Refused as error:
         print(json.dumps({"code": error.code, "detail": error.detail}))
         sys.exit(REFUSED)

@@ -117,12 +117,15 @@ def _groups(cells: NDArray[np.bool_]) -> list[tuple[int, int, int, int]]:
     return sorted(found)
 
 
-def apply(run: Run, colour: Pixels, tiles: list[Tile], holes: NDArray[np.bool_] | None = None) -> Iterator[tuple[Tile, Pixels]]:
+def apply(
+    run: Run, colour: Pixels, tiles: list[Tile], holes: NDArray[np.bool_] | None = None, strength: float = 1.0
+) -> Iterator[tuple[Tile, Pixels]]:
     """Each tile with its restored pixels, of the shape and integer type of `colour`. Float32 exists per tile only.
 
     Where there are `holes`, the network is told of them, and what is none stays as it is. Tiles whose windows show nothing
     else are filled coarsely, before the others, which then see them as known. A grey picture is fed as three equal channels,
-    and the mean of the three is taken. Raises `Fault("internal")` where the network gives what is no number: cast to integers
+    and the mean of the three is taken. With a `strength` below 1 only so much of the change is made, on float32: nothing is
+    rounded twice. Raises `Fault("internal")` where the network gives what is no number: cast to integers
     it would be black.
     """
     peak = np.float32(highest(colour))
@@ -139,7 +142,7 @@ def apply(run: Run, colour: Pixels, tiles: list[Tile], holes: NDArray[np.bool_] 
             tile.top - tile.window_top : tile.bottom - tile.window_top,
             tile.left - tile.window_left : tile.right - tile.window_left,
         ]
-        pixels = _integers(kept, colour.dtype)
+        pixels = _integers(_mixed(_within(kept), colour[area], strength), colour.dtype)
         yield tile, pixels if holes is None else np.where(holes[area][:, :, np.newaxis], pixels, colour[area])
 
 
@@ -158,7 +161,7 @@ def _coarsely(run: Run, colour: Pixels, holes: NDArray[np.bool_], blind: list[Ti
     for tile in blind:
         rows = _enlarged(filled, factor, tile.top, tile.bottom)
         both = _enlarged(rows.swapaxes(0, 1), factor, tile.left, tile.right).swapaxes(0, 1)
-        colour[_area(tile)] = _integers(both, colour.dtype)
+        colour[_area(tile)] = _integers(_within(both), colour.dtype)
         holes[_area(tile)] = False
     return colour, holes
 
@@ -195,10 +198,27 @@ def _called(run: Run, values: NDArray[np.float32], holes: NDArray[np.bool_] | No
     return output.mean(axis=2, keepdims=True) if grey else output
 
 
-def _integers(values: NDArray[np.float32], kind: np.dtype[np.unsignedinteger[Any]]) -> Pixels:
+def _mixed(restored: NDArray[np.float32], before: Pixels, strength: float) -> NDArray[np.float32]:
+    """So much of the way from what was there to `restored`, in 0..1."""
+    if strength == 1:
+        return restored
+    known = before.astype(np.float32) / np.float32(highest(before))
+    restored -= known
+    restored *= np.float32(strength)
+    restored += known
+    return restored
+
+
+def _within(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A copy of what the network gave, cut to 0..1. Raises `Fault("internal")` where it is no number."""
     if not np.isfinite(values).all():
         raise Fault("internal", "The network gave values that are no numbers; another model may do better.")
-    return np.round(np.clip(values, 0, 1) * np.float32(np.iinfo(kind).max)).astype(kind)
+    return np.clip(values, 0, 1)
+
+
+def _integers(values: NDArray[np.float32], kind: np.dtype[np.unsignedinteger[Any]]) -> Pixels:
+    """Of values in 0..1."""
+    return np.round(values * np.float32(np.iinfo(kind).max)).astype(kind)
 
 
 def _area(tile: Tile) -> tuple[slice, slice]:

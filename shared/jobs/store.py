@@ -434,6 +434,12 @@ class Jobs:
         with self._reading() as connection:
             return [_job(row) for row in connection.execute(statement.order_by(jobs.c.id.desc()).limit(limit))]
 
+    def unfinished(self, owner_id: str, limit: int) -> int:
+        """How many jobs of an owner wait or run; counts no further than `limit`."""
+        open_ = select(jobs.c.id).where(jobs.c.owner_id == owner_id, jobs.c.state.in_([State.QUEUED, State.RUNNING])).limit(limit)
+        with self._looker.connect() as connection:
+            return int(connection.execute(select(func.count()).select_from(open_.subquery())).scalar_one())
+
     def position(self, job: Job) -> int | None:
         """How many queued rows of its lane come before it; None if it does not wait, or for more than 1 000."""
         if job.state is not State.QUEUED:

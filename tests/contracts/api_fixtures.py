@@ -19,6 +19,7 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app
 from api.estimates import Estimates
+from api.quota import Quota
 from api.watch import Watch
 from api.wiring import Ports
 from shared.blobs.local import LocalBlobs
@@ -231,6 +232,7 @@ def _housed(known: Settings, busy_ms: int | None) -> Iterator[House]:
         ringer=bells,
         watch=Watch(jobs),
         estimates=Estimates(jobs, workers, kept_seconds=0),
+        quota=Quota(jobs, known.max_queued, again_seconds=0),
     )
     try:
         yield House(engine, ports, bells, known.blobs)

@@ -6,12 +6,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from tests import damaged
 from tests.contracts.api_fixtures import open_house
-from tests.contracts.serving import sent, served
-from tests.unit.pictures import image, noise, saved
+from tests.contracts.serving import sent, served, worker_of
+from tests.promises import wiring
+from tests.unit.pictures import image, noise, reopened, saved
 
 RGB = noise(31, 17, 3)
 DEEP = np.random.default_rng(0).integers(0, 65_536, (31, 17, 3), dtype=np.uint16)
@@ -59,6 +61,38 @@ def test_a_file_whose_format_changes_keeps_its_whole_name(tmp_path: Path, format
         assert answer.headers["Content-Disposition"] == f"attachment; filename={named}"
         deep = format_ in {"png", "tiff"}
         assert (job["result"]["bits"], job["notes"]) == ((16, []) if deep else (8, ["depth_reduced"]))
+
+
+class Darker(wiring.Identity):
+    """A network that leaves half of the light, and none of its blue."""
+
+    def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        return inputs[0] * np.array([0.5, 0.5, 0], np.float32)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_the_strength_asked_for_is_the_part_of_the_change_that_is_made_and_alpha_stays(tmp_path: Path, channels: int) -> None:
+    before = np.random.default_rng(0).integers(0, 65_536, (31, 17, channels), dtype=np.uint16)
+    with open_house(tmp_path) as house:
+        picture = cv2.imencode(".png", before)[1].tobytes()
+        jobs = [house.restored(picture=picture, **fields) for fields in ({}, {"strength": "0.25"}, {"strength": "1"})]
+        wiring.work(wiring.with_network(worker_of(house), Darker()))
+        whole, quarter, all_of_it = (house.get(f"/v1/jobs/{job.id}/result").data for job in jobs)
+    assert whole == all_of_it
+    after, part = (np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED), float) for data in (whole, quarter))
+    assert np.abs(part - (before + 0.25 * (after - before))).max() <= 0.63, "it is rounded twice"
+    assert np.array_equal(part[:, :, 3:], before[:, :, 3:])
+    assert (after != before).any()
+
+
+def test_the_quality_asked_for_is_that_of_the_file_also_when_it_is_done_again(tmp_path: Path) -> None:
+    with open_house(tmp_path) as house:
+        job, answer = served(house, saved(image(RGB), "JPEG", quality=95), "a.jpg", quality="40")
+        again = house.post(f"/v1/jobs/{job['id']}/retry").json
+        wiring.work(worker_of(house))
+        expected = reopened(saved(image(RGB), "JPEG", quality=40))
+        for data in (answer.data, house.get(f"/v1/jobs/{again['id']}/result").data):
+            assert getattr(reopened(data), "quantization") == getattr(expected, "quantization")  # noqa: B009  # only a JPEG has one
 
 
 def test_cmyk_and_the_pictures_behind_the_first_are_told_in_the_job(tmp_path: Path) -> None:

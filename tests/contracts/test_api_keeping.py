@@ -52,7 +52,7 @@ def test_files_kept_for_ever_have_no_such_time_and_never_expire(tmp_path: Path) 
         job = house.succeed(house.restored().id)
         ended_ago(house, job, 10_000)
         assert house.get(f"/v1/jobs/{job.id}").json["expires_at"] is None
-        assert expire(house.jobs, house.ports.settings.keep_days) == 0
+        assert expire(house.jobs, house.ports.settings.keep_seconds) == 0
 
 
 @pytest.mark.parametrize("how", ["succeeded", "failed", "canceled"])
@@ -68,14 +68,14 @@ def test_first_the_row_says_that_it_expired_and_a_pass_later_the_files_go(house:
     ended_ago(house, kept, 29.9)
     ended_ago(house, job, 30.1)
     before, files = house.get(f"/v1/jobs/{job.id}"), house.files()
-    assert expire(house.jobs, 30) == 1
+    assert expire(house.jobs, house.ports.settings.keep_seconds) == 1
     sweep(house.jobs, house.ports.models, house.ports.blobs, grace_seconds=3600)
     assert house.files() == files, "a download under way has nothing to read"
     after = house.get(f"/v1/jobs/{job.id}", headers={"If-None-Match": before.headers["ETag"]})
     assert after.status_code == 200
     assert after.json == before.json | {"version": job.version + (1 if how == "canceled" else 2) + 1, "links": after.json["links"]}
     assert set(after.json["links"]) == {"self", "delete"}
-    assert expire(house.jobs, 30) == 0
+    assert expire(house.jobs, house.ports.settings.keep_seconds) == 0
     sweep(house.jobs, house.ports.models, house.ports.blobs, grace_seconds=-1)
     assert house.files() == sorted([kept.input["key"], str(kept.result_key)])
     assert house.job(job.id).state == how
@@ -85,7 +85,7 @@ def test_a_result_that_expired_is_gone_from_the_moment_its_row_says_so(house: Ho
     job = house.succeed(house.restored().id)
     ended_ago(house, job, 31)
     assert house.get(f"/v1/jobs/{job.id}/result").status_code == 200
-    expire(house.jobs, 30)
+    expire(house.jobs, house.ports.settings.keep_seconds)
     for answer in (house.get(f"/v1/jobs/{job.id}/result"), house.post(f"/v1/jobs/{job.id}/retry")):
         assert (code(answer), answer.status_code) == ("result_expired", 410)
 
@@ -94,7 +94,7 @@ def test_expiry_is_a_change_that_a_stream_tells(house: House) -> None:
     job = house.succeed(house.restored().id)
     ended_ago(house, job, 31)
     now = house.jobs.changes(None)[0]
-    expire(house.jobs, 30)
+    expire(house.jobs, house.ports.settings.keep_seconds)
     assert [change.id for change in house.jobs.changes(now)[1]] == [job.id]
 
 

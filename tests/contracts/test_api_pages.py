@@ -143,6 +143,13 @@ def test_the_system_shows_the_living_workers_and_the_disk(house: House) -> None:
     }  # fmt: skip
     assert worker["seen_at"].endswith("Z")
     assert shown["disk"]["free"] > 0
+    assert {lane["name"]: lane["paused"] for lane in shown["lanes"]} == {"interactive": None, "bulk": None, "train": None}
+
+
+def test_the_system_says_that_bulk_waits_for_space(tmp_path: Path) -> None:
+    with open_house(tmp_path, min_free=10**18) as house:
+        lanes = house.get("/v1/system").json["lanes"]
+    assert {lane["name"]: lane["paused"] for lane in lanes} == {"interactive": None, "bulk": "storage_full", "train": None}
 
 
 # -- OpenAPI and pages --------------------------------------------------------------------------------------------------

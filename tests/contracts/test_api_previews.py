@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from api import previews
+from shared import memory
 from shared.jobs.job import Job, blob_key, preview_part
 from tests.contracts.api_fixtures import SOON, Answer, Behind, House, code, gif, jpeg, open_house, png
 
@@ -148,9 +149,19 @@ def test_no_preview_is_made_when_the_disk_is_nearly_full(tmp_path: Path) -> None
 
 
 def test_a_preview_takes_no_more_than_its_share_of_the_memory_for_pictures(tmp_path: Path) -> None:
-    for memory, expected in ((20_000_000, 422), (2_000_000_000, 200)):
-        with open_house(tmp_path / str(memory), memory=memory) as house:
+    for share, expected in ((20_000_000, 422), (2_000_000_000, 200)):
+        with open_house(tmp_path / str(share), memory=share) as house:
             assert send(house, png(9_000, 9_000)).status_code == expected
+
+
+def test_without_a_setting_a_preview_takes_no_more_than_its_share_of_the_container_s(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "CGROUP_LIMITS", (limit,))
+    for container, expected in ((40_000_000, 422), (4_000_000_000, 200)):
+        limit.write_text(f"{container}\n")
+        assert send(house, png(9_000, 9_000)).status_code == expected
 
 
 def test_only_so_many_previews_are_made_at_once(house: House) -> None:

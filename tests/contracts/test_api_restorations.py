@@ -81,6 +81,24 @@ def test_a_picture_is_answered_with_202_and_where_its_job_is(house: House, pictu
     assert stored.request_id == "abc-1"
 
 
+def test_quality_and_strength_are_shown_where_they_were_given(house: House) -> None:
+    job = house.restore(jpeg(), quality="85", strength="0.5").json
+    assert job["params"] == {"format": "keep", "speed": "normal", "quality": 85, "strength": 0.5}
+    assert house.restore(format="webp", quality="1", strength="1").json["params"]["quality"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"quality": "90"}, "A PNG is written without loss; leave `quality` out, or restore into a JPEG or WebP."),
+        ({"format": "tiff", "quality": "90"}, "A TIFF is written without loss; leave `quality` out, or restore into a JPEG or WebP."),
+    ],
+)
+def test_a_quality_that_nothing_has_is_refused_with_a_sentence(house: House, fields: dict[str, Any], said: str) -> None:
+    refused = house.restore(**fields).json
+    assert (refused["detail"], [error["field"] for error in refused["errors"]]) == (said, ["quality"])
+
+
 def test_the_bell_rings_once_in_the_job_s_lane_and_after_the_row_exists(house: House) -> None:
     job = house.restored(lane="bulk")
     assert house.bells.rung == [("bulk", job.id)]
@@ -123,7 +141,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "animated PNG": ({"picture": png(animated=True)}, "multiple_frames"),
     "too many pixels": ({"picture": png(101, 100)}, "too_many_pixels"),
     "unknown field": ({"fields": {"sharpness": "3"}}, "unknown_field"),
-    "field of a later issue": ({"fields": {"quality": "90"}}, "unknown_field"),
+    "field of a later issue": ({"fields": {"sigma": "25"}}, "unknown_field"),
+    "quality of a PNG": ({"fields": {"quality": "90"}}, "invalid_field"),
+    "quality of a JPEG that becomes a TIFF": ({"picture": jpeg(), "fields": {"quality": "90", "format": "tiff"}}, "invalid_field"),
+    "quality of what is filled": (with_parts(mask=png(), task="inpaint", quality="90"), "invalid_field"),
+    **{f"quality {given}": ({"picture": jpeg(), "fields": {"quality": given}}, "invalid_field") for given in ("0", "101", "9.5", "", "a")},
+    **{f"strength {given}": ({"fields": {"strength": given}}, "invalid_field") for given in ("0", "1.01", "-1", "nan", "inf", "", "a")},
+    "strength of filling": (with_parts(mask=png(), task="inpaint", strength="0.5"), "invalid_field"),
     "unknown task": ({"fields": {"task": "sharpen"}}, "unknown_task"),
     "unknown model": ({"fields": {"model": "nobody@7"}}, "unknown_model"),
     "unknown version": ({"fields": {"model": "denoise@999999999"}}, "unknown_model"),
@@ -199,6 +223,22 @@ def test_a_refusal_says_why_and_leaves_nothing(refusing_house: House, request_of
         assert code(answer) == expected, answer.text
         assert refusing_house.left_behind() == {}
         assert len(answer.data) < 5_000
+
+
+def test_more_jobs_than_an_owner_may_have_are_refused_until_one_has_ended(tmp_path: Path, database: str) -> None:
+    with open_house(tmp_path, database, max_queued=2) as house:
+        key = {"Idempotency-Key": "k1"}
+        first, second = house.restore(headers=key).json, house.restored()
+        before = house.left_behind()
+        for headers in ({}, {"Idempotency-Key": "k2"}):
+            answer = house.restore(headers=headers)
+            assert (code(answer), answer.status_code, answer.headers["Retry-After"]) == ("too_many_jobs", 429, "10")
+            assert "LACUNA_MAX_QUEUED" in answer.json["detail"]
+        assert house.left_behind() == before
+        assert house.restore(headers=key).json["id"] == first["id"], "the answer of an accepted job is lost"
+        house.jobs.cancel("local", second.id)
+        assert house.post(f"/v1/jobs/{second.id}/retry").status_code == 202
+        assert code(house.post(f"/v1/jobs/{second.id}/retry")) == "too_many_jobs"
 
 
 def test_a_refusal_names_the_field_and_those_there_are(house: House) -> None:

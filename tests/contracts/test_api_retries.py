@@ -47,7 +47,9 @@ def added(house: House, **cares: Any) -> Job:
 
 @pytest.mark.parametrize("how", ["succeeded", "failed", "canceled"])
 def test_a_job_that_has_ended_is_done_again_as_a_new_one_like_it(house: House, how: str) -> None:
-    old = end(house, house.restored(name="scan.png", label="a", lane="bulk", format="jpeg", speed="best"), how)
+    old = end(
+        house, house.restored(name="scan.png", label="a", lane="bulk", format="jpeg", speed="best", quality="70", strength="0.5"), how
+    )
     answer = house.post(f"/v1/jobs/{old.id}/retry")
     new = answer.json
     assert (answer.status_code, answer.headers["Location"], new["state"]) == (202, f"/v1/jobs/{new['id']}", "queued")

@@ -24,7 +24,7 @@ EXAMPLES = int(os.environ.get("EXAMPLES", "10"))  # of each operation, well and 
 UNSAYABLE = [
     positive_data_acceptance,
     negative_data_rejection,
-]  # what a file must hold, which ranges it has, what a key stood for before; and whatever a form holds is text
+]  # what a file must hold, which ranges it has, what a key stood for before, that a job was canceled; and whatever a form holds is text
 OPERATIONS = [operation for module in MODULES for operation in module.routes.operations]
 
 
@@ -41,10 +41,12 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 @pytest.fixture(scope="module")
 def known(house: House) -> list[str]:
-    """The ids of jobs that are there: one that waits, one that failed, one that succeeded, with figures."""
+    """The ids of jobs that are there: one that waits, one that failed, one that was canceled, one that succeeded, with figures."""
     failed = house.fail(house.restored().id)
     succeeded = house.succeed(house.restored().id, metrics=metrics.judge(*[np.zeros((20, 20, 1), np.uint8)] * 3))
-    return [failed.id, succeeded.id, house.restored().id]
+    canceled = house.restored()
+    house.jobs.cancel("local", canceled.id)
+    return [failed.id, canceled.id, succeeded.id, house.restored().id]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_whatever_is_asked_the_answer_is_what_the_document_says(
             case.path_parameters["job_id"] = job_id
         if mode.is_positive and "wait" in (case.query or {}):
             case.query["wait"] = min(case.query["wait"], 0.1)  # nothing ends here while anybody waits
-        unsayable = operation.form or {"Range", "Idempotency-Key"} & set(operation.headers)
+        unsayable = operation.form or {"Range", "Idempotency-Key"} & set(operation.headers) or "canceled" in operation.problems
         case.call_and_validate(excluded_checks=UNSAYABLE if unsayable else [])
 
     ask()

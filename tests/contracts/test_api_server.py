@@ -40,6 +40,7 @@ class Server:
     port: int
     home: Path
     engine: Engine
+    stop: Callable[[], None]  # as a supervisor does: SIGTERM
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=SOON)
@@ -97,7 +98,7 @@ def _serving(home: Path, url: str, **settings: str) -> Iterator[Server]:
             stderr=log,
         )
     try:
-        server = Server(port, home, engine)
+        server = Server(port, home, engine, process.terminate)
         eventually(lambda: process.poll() is None and answers(server))
         yield server
     finally:
@@ -304,6 +305,33 @@ def test_streams_leave_room_for_others_and_give_theirs_back_when_their_client_is
             return asked(connections[STREAMS]).status == 200
 
         eventually(room)
+
+
+def test_a_server_that_stops_refuses_what_is_new_ends_streams_and_finishes_what_it_receives(tmp_path: Path) -> None:
+    body = HEAD + png() + b"x" * 200_000 + TAIL
+    head = f"POST /v1/restorations HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with serving(tmp_path) as server, ExitStack() as opened:
+        upload = opened.enter_context(server.begun(f"Content-Length: {len(body)}"))
+        upload.sendall(body[:-10])
+        eventually(lambda: bool(server.drafts()))
+        late = opened.enter_context(contextlib.closing(server.connect()))
+        late.request("GET", "/healthz")
+        late.getresponse().read()
+        late.sock.sendall(head[:20])
+        stream = opened.enter_context(contextlib.closing(server.connect()))
+        stream.request("GET", "/v1/events")
+        told = stream.getresponse()
+        assert told.readline()
+        server.stop()
+        told.read()  # to its end
+        late.sock.sendall(head[20:] + body)
+        answer = http.client.HTTPResponse(late.sock)
+        answer.begin()
+        assert (answer.status, json.loads(answer.read())["code"]) == (503, "shutting_down")
+        assert answer.headers["Retry-After"] == "5"
+        upload.sendall(body[-10:])
+        assert response(upload)[0] == 202
+        assert server.rows()[0] == 1
 
 
 def test_an_upload_that_trickles_ends_when_its_time_is_over(tmp_path: Path) -> None:

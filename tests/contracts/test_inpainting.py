@@ -178,6 +178,14 @@ def test_figures_are_of_colour_that_is_not_multiplied_by_alpha_whatever_the_form
         assert max(job.metrics[of]["mae"] for of in ("output", "input")) <= steps, job.metrics
 
 
+def test_a_preview_shows_colour_that_is_not_multiplied_by_alpha(house: House, tmp_path: Path) -> None:
+    pixels = np.full((30, 40, 4), (100, 50, 20, 128), np.uint8)
+    job = ended(house, tmp_path, {"image": with_extra(tiff_of(pixels), 1), "reference": with_extra(tiff_of(pixels), 1)})
+    for of in ("input", "result", "reference"):
+        shown = reopened(house.get(f"/v1/jobs/{job.id}/preview?of={of}").data)
+        assert np.abs(np.asarray(shown.convert("RGBA"), int) - (199, 100, 40, 128)).max() <= 8, of
+
+
 def test_a_mask_is_laid_on_the_picture_as_it_is_displayed(house: House, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # stored on its side

@@ -44,6 +44,16 @@ def row(engine: Engine, job_id: str) -> dict[str, Any]:
         return dict(connection.execute(select(rows).where(rows.c.id == job_id)).one()._mapping)
 
 
+def test_of_one_owner_what_waits_and_runs_is_counted_but_no_further_than_asked(jobs: Jobs, new_job: MakesJobs) -> None:
+    running, waiting, _ = (jobs.accept(new_job()) for _ in range(3))
+    assert [jobs.unfinished("local", limit) for limit in (1, 2, 3, 100)] == [1, 2, 3, 3]
+    assert running.id in {job.id for job in jobs.claim("w1", [Lane.INTERACTIVE], PLENTY, idle=True)}
+    assert jobs.unfinished("local", 100) == 3
+    jobs.cancel("local", waiting.id)
+    assert jobs.unfinished("local", 100) == 2
+    assert jobs.unfinished("anna", 100) == 0
+
+
 def claimed(jobs: Jobs, lane: Lane = Lane.INTERACTIVE) -> Job:
     """The one job that is next."""
     (job,) = jobs.claim("w1", [lane], PLENTY, idle=True)

@@ -81,7 +81,7 @@ class Forgetful(Jobs):
 def ports(home: Path, network: Network | None = None, lease_seconds: float = 30) -> Ports:
     """Real database and files under `home`."""
     home.mkdir(exist_ok=True)
-    settings = Settings(home=home, lease_seconds=lease_seconds, renew_seconds=lease_seconds / 3)
+    settings = Settings(home=home, min_free=0, lease_seconds=lease_seconds, renew_seconds=lease_seconds / 3)
     engine = open_database(settings.database)
     migrate(engine)
     Models(engine).register(registry.shipped())
@@ -104,16 +104,18 @@ class Stores(Protocol):
     def blobs(self) -> Blobs: ...
 
 
-def submit(ports: Stores, pixels: NDArray[np.uint8], name: str = "photo.png", speed: str = "normal") -> Job:
+def submit(ports: Stores, pixels: NDArray[np.uint8], name: str = "photo.png", speed: str = "normal", lane: Lane = Lane.INTERACTIVE) -> Job:
     """What the API leaves behind: the upload published, then the row."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG")
     draft = ports.blobs.draft()
     draft.write(file.getvalue())
-    return submit_bytes(ports, draft, pixels.shape[1], pixels.shape[0], name, speed)
+    return submit_bytes(ports, draft, pixels.shape[1], pixels.shape[0], name, speed, lane)
 
 
-def submit_bytes(ports: Stores, draft: Draft, width: int, height: int, name: str = "photo.png", speed: str = "normal") -> Job:
+def submit_bytes(
+    ports: Stores, draft: Draft, width: int, height: int, name: str = "photo.png", speed: str = "normal", lane: Lane = Lane.INTERACTIVE
+) -> Job:
     """Publish a draft as the upload of a new job."""
     job_id = str(uuid7())
     key = blob_key(job_id, "upload")
@@ -124,7 +126,7 @@ def submit_bytes(ports: Stores, draft: Draft, width: int, height: int, name: str
         id=job_id,
         owner_id="local",
         kind=Kind.RESTORE,
-        lane=Lane.INTERACTIVE,
+        lane=lane,
         task="denoise",
         model_name="denoise",
         model_version=1,

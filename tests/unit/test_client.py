@@ -370,6 +370,21 @@ def test_a_key_that_no_header_can_hold_is_a_usage_error(api: FakeApi) -> None:
     assert not api.authorizations
 
 
+def test_quality_and_strength_are_sent_as_they_were_given_and_else_not_at_all(api: FakeApi, photo: Path) -> None:
+    assert lacuna(api, "restore", photo, "--quality", "85", "--strength", "0.5").exit_code == 0
+    assert lacuna(api, "restore", photo, "--overwrite").exit_code == 0
+    (_, given), (_, none) = api.posts
+    assert (given["quality"], given["strength"]) == ("85", "0.5")
+    assert not {"quality", "strength"} & set(none)
+
+
+@pytest.mark.parametrize("arguments", [("--quality", "0"), ("--quality", "101"), ("--strength", "0"), ("--strength", "1.1")])
+def test_a_quality_or_a_strength_out_of_its_range_is_a_usage_error(api: FakeApi, photo: Path, arguments: tuple[str, str]) -> None:
+    result = lacuna(api, "restore", photo, *arguments)
+    assert (result.exit_code, api.posts) == (2, [])
+    assert "is not in the range" in result.stderr
+
+
 def test_every_picture_has_a_key_of_its_own(api: FakeApi, photo: Path) -> None:
     with Lacuna(api.url) as client:
         assert client.restore(photo)["id"] != client.restore(photo)["id"]

@@ -185,6 +185,31 @@ def test_a_jpeg_is_written_at_least_as_well_as_it_came_and_never_under_90(channe
     assert back.quantization == expected.quantization
 
 
+@pytest.mark.parametrize("quality", [1, 37, 90, 100])
+@pytest.mark.parametrize(("before", "sampling"), [("JPEG", 2), ("PNG", 0)])
+def test_a_jpeg_has_the_quality_that_was_asked_for_also_under_90_and_is_sampled_as_without(
+    before: str, sampling: int, quality: int
+) -> None:
+    picture = image(gradient(32, 32, 3))
+    source = decoded(saved(picture, before))
+    back = reopened(codec.encode(source.colour, source, "jpeg", quality).data)
+    expected = reopened(saved(picture, "JPEG", quality=quality))
+    assert isinstance(back, JpegImagePlugin.JpegImageFile)
+    assert isinstance(expected, JpegImagePlugin.JpegImageFile)
+    assert (back.quantization, JpegImagePlugin.get_sampling(back)) == (expected.quantization, sampling)
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize(("before", "asked"), [("WEBP", "keep"), ("PNG", "webp"), ("JPEG", "webp")])
+def test_a_webp_has_the_quality_that_was_asked_for_and_is_lossy_then(before: str, asked: str, lossless: bool) -> None:
+    source = decoded(saved(image(noise(40, 40, 3)), before, **({"lossless": lossless} if before == "WEBP" else {})))
+    low, high = (codec.encode(source.colour, source, asked, quality).data for quality in (5, 100))
+    kept = codec.encode(source.colour, source, asked).data
+    assert b"VP8 " in low[:16] + high[:16]
+    assert len(low) < len(high) / 3
+    assert (b"VP8L" in kept[:16]) == (before == "PNG" or (before == "WEBP" and lossless))
+
+
 @pytest.mark.parametrize("broken", [b"nonsense", b"II*\0", b"II*\0\x08\0\0\0\xff\xff", b"MM\0*\xff\xff\xff\xff"])
 @pytest.mark.parametrize("jfif", [True, False])
 def test_damaged_exif_of_a_jpeg_is_told_too_and_only_once(broken: bytes, jfif: bool) -> None:

@@ -1,5 +1,6 @@
 """The loop takes what fits, gives back what it will not do, and holds nothing that nobody works on."""
 
+import logging
 import signal
 import sys
 import textwrap
@@ -186,6 +187,27 @@ def test_no_more_threads_work_than_there_are_seats_and_the_others_return_at_once
     finish(working)
     stop()
     assert states(ports, [first, second]) == [State.SUCCEEDED] * 2, "a bell that came while all seats were taken was lost"
+
+
+def test_while_the_disk_is_nearly_full_bulk_waits_interactive_goes_on_and_each_change_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ports = wiring.ports(tmp_path)
+    enough, scarce = (replace(ports, settings=ports.settings.model_copy(update={"min_free": bytes_})) for bytes_ in (0, 10**18))
+    caplog.set_level(logging.INFO, "lacuna")
+    first, bulk = wiring.submit(ports, picture(), lane=Lane.BULK), wiring.submit(ports, picture(), lane=Lane.BULK)
+    loop, _, stop = loop_of(scarce)
+    interactive = wiring.submit(ports, picture())
+    for _ in range(3):
+        loop.run()
+    assert states(ports, [first, bulk, interactive]) == [State.QUEUED, State.QUEUED, State.SUCCEEDED]
+    assert [line for line in caplog.messages if line.startswith("lane.")] == ["lane.paused"]
+    loop._ports = enough  # there is space again
+    for _ in range(3):
+        loop.run()
+    stop()
+    assert states(ports, [first, bulk]) == [State.SUCCEEDED] * 2
+    assert [line for line in caplog.messages if line.startswith("lane.")] == ["lane.paused", "lane.resumed"]
 
 
 def test_only_a_suspect_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from shared import children
 from shared.imaging import preview
 from tests.contracts.api_fixtures import jpeg, png
+from tests.unit.test_fidelity import tiff_of, with_extra
 
 
 def shown(data: bytes) -> Image.Image:
@@ -43,6 +44,20 @@ def test_a_preview_has_the_colours_and_the_alpha_of_its_picture(channels: int, w
         assert np.abs(pixels[:, :, 3] - 50).max() <= 1
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("width", [30, 4000])
+def test_colour_that_was_multiplied_by_its_alpha_is_shown_divided(width: int, channels: int, kind: type) -> None:
+    step = 257 if kind is np.uint16 else 1
+    colour: NDArray[Any] = np.full((20, width, channels), 60 * step, kind)
+    alpha: NDArray[Any] = np.full((20, width), 120 * step, kind)
+    alpha[:, width // 2 :], colour[:, width // 2 :] = 255 * step, 127 * step
+    pixels = np.asarray(shown(preview.encode(colour, alpha, associated=True)).convert("RGBA"), dtype=int)
+    assert np.abs(pixels[:, :, :3] - 127).max() <= 3
+    assert np.abs(pixels[:, 0, 3] - 120).max() <= 1
+    assert (pixels[:, -1, 3] == 255).all()
+
+
 def child(path: Path, memory_bytes: int = 1 << 30, seconds: int = 60, max_pixels: int = 10**9) -> subprocess.CompletedProcess[bytes]:
     arguments = (path.stat().st_size, max_pixels, memory_bytes, seconds)
     with path.open("rb") as file:
@@ -61,6 +76,12 @@ def test_the_child_makes_a_preview_or_says_why_not(tmp_path: Path) -> None:
     path.write_bytes(png(40, 40))
     refused = child(path, max_pixels=1000)
     assert (refused.returncode, json.loads(refused.stdout)["code"]) == (preview.REFUSED, "too_many_pixels")
+
+
+def test_the_child_too_divides_colour_that_was_multiplied_by_its_alpha(tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(with_extra(tiff_of(np.full((30, 40, 4), (100, 50, 20, 128), np.uint8)), 1))
+    assert np.abs(np.asarray(shown(child(path).stdout).convert("RGBA"), int) - (199, 100, 40, 128)).max() <= 8
 
 
 def test_a_child_that_needs_more_than_it_may_have_ends_alone(tmp_path: Path) -> None:

@@ -111,6 +111,39 @@ def test_what_leaves_the_range_is_clipped_and_the_rest_rounded() -> None:
     assert restored.tolist() == [[[0, 0, 1]], [[255, 255, 254]]]
 
 
+def stretched(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A network that leaves the range on both sides, and each channel differently."""
+    return 1.7 * batch - np.float32(0.3) + np.array([0, 0.01, 0.02], np.float32)
+
+
+def restored(pixels: Pixels, strength: float = 1.0) -> Pixels:
+    back = np.zeros_like(pixels)
+    plan = tiles.plan(pixels.shape[0], pixels.shape[1], 8, 8, whole_pixels=0, tile=32)
+    for tile, part in tiles.apply(stretched, pixels, plan, strength=strength):
+        back[tile.top : tile.bottom, tile.left : tile.right] = part
+    return back
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_half_the_strength_gives_the_mean_of_before_and_after_to_the_last_of_16_bits(channels: int) -> None:
+    before = np.random.default_rng(0).integers(0, 65_536, (50, 70, channels), dtype=np.uint16)
+    after, half = restored(before), restored(before, strength=0.5)
+    assert np.abs(half - (before.astype(float) + after) / 2).max() <= 0.76  # after is rounded once, and half of that counts; half once
+    assert np.array_equal(restored(before, strength=1), after)
+
+
+@settings(deadline=None)
+@given(st.floats(0.001, 1), st.floats(0.001, 1), st.sampled_from([1, 3]), st.sampled_from([np.uint8, np.uint16]))
+def test_more_strength_is_never_nearer_to_what_was_there(one: float, other: float, channels: int, kind: type) -> None:
+    picture: Pixels = np.random.default_rng(1).integers(0, np.iinfo(kind).max, (9, 40, channels)).astype(kind)
+    before = picture.astype(int)
+    less, more, after = (restored(picture, strength).astype(int) for strength in (min(one, other), max(one, other), 1.0))
+    moved = np.sign(after - before)
+    assert (moved * (less - before) >= 0).all()
+    assert (moved * (more - less) >= 0).all()
+    assert (moved * (after - more) >= 0).all()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_network_that_gives_no_numbers_is_a_fault_and_never_a_black_picture(value: float) -> None:
     def broken(batch: NDArray[np.float32]) -> NDArray[np.float32]:

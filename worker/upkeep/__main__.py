@@ -55,7 +55,7 @@ def _sweep(jobs: Jobs, models: Models, blobs: Blobs, chosen: Settings, stopping:
     while not stopping.is_set():
         try:
             sweep(jobs, models, blobs, chosen.sweep_seconds)
-            expire(jobs, chosen.keep_days)  # after sweeping: the files of what expires now go in a later pass
+            expire(jobs, chosen.keep_seconds)  # after sweeping: the files of what expires now go in a later pass
             metrics.forget(chosen.metrics)
         except (SQLAlchemyError, OSError) as error:  # the database or the disk is away: the next sweep tries again
             events.emit("upkeep.failed", reason=f"{type(error).__name__}: {error}"[:300])
