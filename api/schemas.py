@@ -286,7 +286,7 @@ class JobsQuery(Form):
     state: Literal["queued", "running", "succeeded", "failed", "canceled"] | None = None
     kind: Literal["restore", "train", "evaluate", "ingest", "publish"] | None = None
     task: str | None = Field(None, json_schema_extra=STORABLE)
-    model: str | None = Field(None, pattern=r"^[a-z0-9-]+@[0-9]{1,9}$", description="`name@version`")
+    model: str | None = Field(None, pattern=r"^[a-z0-9-]+(@[0-9]{1,9})?$", description="`name@version`, or `name`: all its versions")
     lane: Literal["interactive", "bulk", "train"] | None = None
     label: str | None = Field(None, json_schema_extra=STORABLE)
     batch: str | None = Field(None, json_schema_extra=UUID)

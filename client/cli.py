@@ -206,7 +206,7 @@ def filters(command: Command) -> Command:
     for option in (
         click.option("--label", help="Only jobs with this label."),
         click.option("--lane", type=click.Choice(LANES), help="Only jobs in this lane."),
-        click.option("--model", metavar="NAME@VERSION", help="Only jobs of this model."),
+        click.option("--model", metavar="NAME[@VERSION]", help="Only jobs of this model, or of one version of it."),
         click.option("--task", help="Only jobs of this task."),
         click.option("--kind", type=click.Choice(KINDS), help="Only jobs of this kind."),
         click.option("--state", type=click.Choice(STATES), help="Only jobs in this state."),
