@@ -38,7 +38,7 @@ CODES: dict[str, Code] = {
     "not_final": Code(409, "The job has not ended", "Cancel it first, or wait with GET /v1/jobs/{id}?wait=60."),
     "no_result": Code(409, "This kind of job leaves no file", "What it did stands in the job itself."),
     "model_exists": Code(409, "There is such a version already", "A version never changes: give the new one another number."),
-    "in_use": Code(409, "The model is still needed", "`detail` names what needs it: move or remove that first."),
+    "in_use": Code(409, "It cannot be deleted", "`detail` says what needs it: move or remove that first."),
     "idempotency_in_progress": Code(409, "This request is still being received", "Try again after `Retry-After` seconds."),
     "result_expired": Code(410, "The result is no longer kept", "Restore the picture again."),
     "canceled": Code(410, "The job was canceled", "Submit the picture again if you want it after all."),

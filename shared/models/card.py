@@ -17,27 +17,31 @@ def card(found: Manifest) -> str:
     parts = [
         f"# {found.reference}",
         TASKS[found.task],
-        _table(("", ""), _facts(found)),
+        "\n".join(f"- {name}: {what}" for name, what in _facts(found)),
         "## Quality",
         *_quality(found),
         "## Data",
         _data(found),
         "## Recipe",
-        f"```json\n{_clean(json.dumps(found.recipe, indent=2, ensure_ascii=False))}\n```" if found.recipe else "Nothing is told of it.",
+        *_recipe(found.recipe),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _facts(found: Manifest) -> list[tuple[str, str]]:
-    config = f", {json.dumps(found.config, ensure_ascii=False)}" if found.config else ""
+    parameters = f"{found.parameters:,}".replace(",", " ") if found.parameters else "none: it is a classical method"
+    config = [("Configuration", _text(_json(found.config)))] if found.config else []
+    base = [("Trained from", _text(found.base))] if found.base else []
+    weights = [("Weights", f"SHA-256 {found.weights_sha256}")] if found.weights_sha256 else []
     return [
         ("Task", found.task),
-        ("Architecture", _text(found.architecture + config)),
-        ("Parameters", f"{found.parameters:,}".replace(",", " ") if found.parameters else "none: a classical method"),
-        ("Trained from", _text(found.base) if found.base else "nothing but its data" if found.parameters else "–"),
+        ("Architecture", _text(found.architecture)),
+        *config,
+        ("Parameters", parameters),
+        *base,
         ("Licence", _text(found.licence)),
         ("Made", _text(found.created_at)),
-        ("Weights", f"SHA-256 {found.weights_sha256}" if found.weights_sha256 else "none"),
+        *weights,
     ]
 
 
@@ -100,6 +104,27 @@ def _data(found: Manifest) -> str:
     return _table(("Set", "Pictures", "Terms"), [(_text(one.name), str(one.images), _text(one.terms)) for one in found.data])
 
 
+def _recipe(recipe: Mapping[str, Any]) -> list[str]:
+    """A table of its fields, with a column for each training that led here: a recipe holds that of its base."""
+    trainings: list[Mapping[str, Any]] = []
+    stage: Any = recipe
+    while isinstance(stage, Mapping) and stage:
+        trainings.insert(0, {name: value for name, value in stage.items() if name != "base_recipe"})
+        stage = stage.get("base_recipe")
+    if not trainings:
+        return ["Nothing is told of it."]
+    names = dict.fromkeys(name for training in reversed(trainings) for name in training)
+    rows = [[_text(name), *(_text(_json(training[name])) if name in training else "–" for training in trainings)] for name in names]
+    if len(trainings) == 1:
+        return [_table(("Field", "Value"), rows)]
+    numbers = [str(number) for number in range(1, len(trainings) + 1)]
+    return [f"It was trained {len(trainings)} times, each time from the weights of the time before.", _table(("Training", *numbers), rows)]
+
+
+def _json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     lines = [headings, ["-" * max(width, 3) for width in widths], *rows]
@@ -108,10 +133,5 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _text(value: Any) -> str:
     """Anything as one line of Markdown that shows it as it is."""
-    line = _clean(" ".join(str(value).split()))
-    return re.sub(r"([\\`*\[\]|])", r"\\\1", line).replace("&", "&amp;").replace("<", "&lt;")
-
-
-def _clean(text: str) -> str:
-    """Without what would steer a terminal, or cannot be written as UTF-8."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
+    clean = "".join(sign if sign.isprintable() else "?" for sign in " ".join(str(value).split()))  # nothing steers a terminal
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", clean).replace("&", "&amp;").replace("<", "&lt;")

@@ -170,17 +170,25 @@ def test_metrics_and_card_of_a_manifest_of_another_form_are_answered_all_the_sam
 
 def test_the_card_tells_what_a_model_is_and_how_good_and_on_what_terms(house: House) -> None:
     data = [{"name": "clic", "sha256": "1" * 64, "images": 34, "terms": "Unsplash License"}]
-    house.publish("mine", metrics={"evaluations": EVALUATIONS}, data=data, recipe={"steps": 6000}, base="denoise@1", licence="CC0-1.0")
+    house.publish(
+        "mine",
+        metrics={"evaluations": EVALUATIONS},
+        data=data,
+        recipe={"steps": 6000, "loss": "l1", "base_recipe": {"steps": 9}},
+        base="denoise@1",
+        licence="CC0-1.0",
+    )
     answer = house.get(f"{URL}/mine/versions/1/card")
     assert answer.headers["Content-Type"] == "text/markdown; charset=utf-8"
     assert answer.headers["Content-Security-Policy"].startswith("sandbox")
     lines = [" ".join(line.split()) for line in answer.text.splitlines()]
     for line in (
-        "# mine@1", "| Task | denoise |", "| Architecture | none |", "| Parameters | 6 |", "| Trained from | denoise@1 |",
-        "| Licence | CC0-1.0 |",
+        "# mine@1", "- Task: denoise", "- Architecture: none", "- Parameters: 6", "- Trained from: denoise@1",
+        "- Licence: CC0-1.0",
         "On cbsd68: p.", "| σ | images | PSNR (dB) | SSIM | PSNR (dB) of the input |", "| 25 | 68 | 31.50 | 0.8900 | 20.20 |",
         "On kodak: q.",
-        "| holes | PSNR (dB) |", "| strokes | 40.00 |", "| clic | 34 | Unsplash License |", '"steps": 6000',
+        "| holes | PSNR (dB) |", "| strokes | 40.00 |", "| clic | 34 | Unsplash License |", "| Training | 1 | 2 |",
+        "| steps | 9 | 6000 |", "| loss | – | l1 |",
     ):  # fmt: skip
         assert line in lines, f"{line} is not in\n{answer.text}"
 
