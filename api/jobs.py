@@ -104,7 +104,7 @@ def list_jobs() -> Response:
     }
     if query.model is not None:
         name, _, version = query.model.partition("@")
-        filters |= {"model_name": name, "model_version": int(version)}
+        filters |= {"model_name": name} | ({"model_version": int(version)} if version else {})
     if query.batch is not None:
         filters["batch_id"] = known_id(query.batch)
     found = ports.jobs.page(owner_id(), filters, query.limit + 1, _read_cursor(query.cursor))

@@ -1,23 +1,27 @@
-"""The models there are, and adding one's own."""
+"""The models there are, adding one's own, and deleting it."""
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from flask import Blueprint, Response, current_app, g, json
 from uuid_utils import uuid7
 
 from api import creating
+from api.jobs import SANDBOXED
 from api.owner import owner_id
 from api.problems import parse
 from api.routes import Routes
-from api.schemas import JobView, ModelForm, ModelPage, ModelView, NoQuery
+from api.schemas import JobView, ModelForm, ModelMetricsPage, ModelMetricsRowView, ModelPage, ModelView, NoQuery
 from api.uploads import Part, Upload
 from api.wiring import Ports
 from shared.errors import Refused
 from shared.jobs.job import Job, Kind, Lane, NewJob, blob_key
 from shared.jobs.store import Reservation
 from shared.models import manifest, weights
+from shared.models.card import card
 from shared.models.manifest import Manifest
-from shared.models.store import WEIGHTS
+from shared.models.store import WEIGHTS, Model
 
 LARGEST_MANIFEST = 1_000_000  # bytes
 
@@ -27,16 +31,79 @@ routes = Routes(Blueprint("models", __name__))
 @routes.add("GET", "/v1/models", {200: ModelPage}, query=NoQuery, problems=("unknown_field", "database_busy"))
 def list_models() -> Response:
     """Every model version of yours and of Lacuna's, with its manifest: what it learnt from, and how good it is."""
-    return Response(json.dumps({"items": _views(), "next": None}), content_type="application/json")
+    ports: Ports = current_app.extensions["lacuna"]()
+    return _page(views(ports, ports.models.list(owner_id())))
 
 
 @routes.add("GET", "/v1/models/<name>", {200: ModelPage}, query=NoQuery, problems=("model_not_found", "unknown_field", "database_busy"))
 def get_model(name: str) -> Response:
     """The versions of one model."""
-    versions = [found for found in _views() if found["name"] == name]
-    if not versions:
-        raise Refused("model_not_found")
-    return Response(json.dumps({"items": versions, "next": None}), content_type="application/json")
+    ports: Ports = current_app.extensions["lacuna"]()
+    return _page(views(ports, _versions(ports, name)))
+
+
+@routes.add(
+    "GET",
+    "/v1/models/<name>/metrics",
+    {200: ModelMetricsPage},
+    query=NoQuery,
+    problems=("model_not_found", "unknown_field", "database_busy"),
+)
+def get_metrics_of_model(name: str) -> Response:
+    """What the versions of one model were measured at."""
+    ports: Ports = current_app.extensions["lacuna"]()
+    return _measured(_versions(ports, name))
+
+
+@routes.add(
+    "GET", "/v1/models/<name>/versions/<version>", {200: ModelView}, query=NoQuery,
+    problems=("model_not_found", "unknown_field", "database_busy"),
+)  # fmt: skip
+def get_version(name: str, version: str) -> Response:
+    """One model version."""
+    ports: Ports = current_app.extensions["lacuna"]()
+    return answer(ports, find(ports, name, version))
+
+
+@routes.add(
+    "GET", "/v1/models/<name>/versions/<version>/metrics", {200: ModelMetricsPage}, query=NoQuery,
+    problems=("model_not_found", "unknown_field", "database_busy"),
+)  # fmt: skip
+def get_metrics_of_version(name: str, version: str) -> Response:
+    """What one model version was measured at.
+
+    A row for each measurement, with the names of its protocol and of the pictures, and all that the protocol measures.
+    """
+    ports: Ports = current_app.extensions["lacuna"]()
+    return _measured([find(ports, name, version)])
+
+
+@routes.add(
+    "GET", "/v1/models/<name>/versions/<version>/card", {200: "text/markdown"}, query=NoQuery,
+    problems=("model_not_found", "unknown_field", "database_busy"),
+)  # fmt: skip
+def get_card(name: str, version: str) -> Response:
+    """The model card of a version: what it is, how good, what it learnt from and on what terms."""
+    ports: Ports = current_app.extensions["lacuna"]()
+    found = find(ports, name, version)
+    return Response(card(found.manifest), content_type="text/markdown; charset=utf-8", headers=SANDBOXED)
+
+
+@routes.add(
+    "DELETE", "/v1/models/<name>/versions/<version>", {204: ""}, query=NoQuery,
+    problems=("model_not_found", "in_use", "unknown_field", "database_busy"),
+)  # fmt: skip
+def delete_version(name: str, version: str) -> Response:
+    """Delete a model version of your own, and its files.
+
+    Not while an alias, a default or a job that has not ended names it. Another model never gets the number of one that was
+    ready: what jobs say of their model stays true.
+    """
+    ports: Ports = current_app.extensions["lacuna"]()
+    model = ports.models.delete(owner_id(), name, known_version(version))
+    for key in ports.blobs.owned(model.id or ""):  # after the row, so that no row names what is gone; the sweeper takes what we leave
+        ports.blobs.delete(key)
+    return Response(status=204)
 
 
 @routes.add(
@@ -96,16 +163,53 @@ def _manifest(part: Part) -> Manifest:
         return manifest.parse(file.read())
 
 
-def _views() -> list[dict[str, Any]]:
-    ports: Ports = current_app.extensions["lacuna"]()
-    chosen = ports.models.defaults()
+def find(ports: Ports, name: str, version: str) -> Model:
+    """The version that the owner sees. Raises `Refused("model_not_found")`."""
+    found = ports.models.seen(name, known_version(version), owner_id())
+    if found is None:
+        raise Refused("model_not_found")
+    return found
+
+
+def known_version(given: str) -> int:
+    """A version in an address. Raises `Refused("model_not_found")` for what is none."""
+    if not re.fullmatch("[0-9]{1,9}", given):
+        raise Refused("model_not_found")
+    return int(given)
+
+
+def answer(ports: Ports, found: Model) -> Response:
+    """A version as a response."""
+    (view,) = views(ports, [found])
+    return Response(json.dumps(view), content_type="application/json")
+
+
+def views(ports: Ports, models: Iterable[Model]) -> list[dict[str, Any]]:
+    """Versions as JSON, with what they are used as by this request's owner."""
+    defaults, aliases = ports.models.defaults(owner_id()), ports.models.aliases(owner_id())
     return [
         ModelView(
             **found.manifest.model_dump(by_alias=True),
             state=found.state,
             job=found.job_id,
-            default=chosen.get(found.manifest.task) == found.manifest.reference,
-            aliases=ports.models.aliases(found.manifest),
+            default=defaults.get(found.manifest.task) == found.reference,
+            aliases=aliases.get(found.reference, []),
         ).model_dump(mode="json")
-        for found in ports.models.list(owner_id())
+        for found in models
     ]
+
+
+def _versions(ports: Ports, name: str) -> list[Model]:
+    found = ports.models.list(owner_id(), name)
+    if not found:
+        raise Refused("model_not_found")
+    return found
+
+
+def _measured(models: Iterable[Model]) -> Response:
+    rows = [ModelMetricsRowView.model_validate(row) for found in models for row in found.manifest.rows]
+    return _page([row.model_dump(mode="json") for row in rows])
+
+
+def _page(items: list[dict[str, Any]]) -> Response:
+    return Response(json.dumps({"items": items, "next": None}), content_type="application/json")

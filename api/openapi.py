@@ -1,7 +1,7 @@
 """The API described by itself: OpenAPI 3.1 as JSON, and the same as a plain page."""
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 from flask import Flask, Response, json, render_template
 from markupsafe import Markup, escape
@@ -10,12 +10,15 @@ from pydantic.json_schema import models_json_schema
 
 from api.owner import COOKIE, OPEN
 from api.routes import Operation
-from api.schemas import Problem
+from api.schemas import ALIAS, Problem, Task
 from shared.errors import CODES
 
 _PATH = {  # what stands between the slashes of an address
     "job_id": {"type": "string", "format": "uuid"},
     "name": {"type": "string"},
+    "version": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    "alias": {"type": "string", "pattern": ALIAS},
+    "task": {"enum": list(get_args(Task))},
 }
 _HEADERS = {"Idempotency-Key": {"pattern": "^[!-~]{1,255}$"}, "Last-Event-ID": {"pattern": "^[0-9]{0,15}$"}}
 SCHEMES = {
@@ -79,6 +82,9 @@ def _operation(operation: Operation) -> dict[str, Any]:
             "additionalProperties": False,
         }
         described["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": body}}}
+    if operation.body is not None:
+        schema = operation.body.model_json_schema()
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     described["responses"] = {str(status): _answer(answer) for status, answer in operation.answers.items()} | _problems(
         operation.problems if operation.rule in OPEN else (*operation.problems, "key_required", "key_refused")
     )

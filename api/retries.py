@@ -24,12 +24,13 @@ routes = Routes(Blueprint("retries", __name__))
 
 @routes.add(
     "POST", "/v1/jobs/<job_id>/retry", {200: JobView, 202: JobView}, query=NoQuery, headers=creating.HEADERS,
-    problems=(*creating.PROBLEMS_WITHOUT_BODY, "bad_id", "job_not_found", "not_final", "model_exists", "result_expired"),
+    problems=(*creating.PROBLEMS_WITHOUT_BODY, "bad_id", "job_not_found", "not_final", "model_exists", "unknown_model", "result_expired"),
 )  # fmt: skip
 def retry_job(job_id: str) -> Response:
     """Do a job again.
 
-    A new job with the same picture, model version and fields; `retry_of` names the old one, which must have ended.
+    A new job with the same picture, model version and fields; `retry_of` names the old one, which must have ended. The model
+    must still be there.
     """
     ports: Ports = current_app.extensions["lacuna"]()
     jobs_api.known_id(job_id)
@@ -61,7 +62,8 @@ def _accept(ports: Ports, job_id: str, reservation: Reservation | None, fingerpr
         label=old.label,
         retry_of=old.id,
     )
-    alongside = _preparing(ports, old, owner, new_id) if publishes else lambda _: None
+    held = ports.models.held(old.model_name, old.model_version, owner_id())
+    alongside = _preparing(ports, old, owner, new_id) if publishes else held
     try:
         for key in input_keys(old.input):
             _copy(ports, key, blob_key(owner, key.rsplit("/", 1)[1]))
@@ -76,7 +78,9 @@ def _accept(ports: Ports, job_id: str, reservation: Reservation | None, fingerpr
 def _preparing(ports: Ports, old: Job, model_id: str, job_id: str) -> Callable[[Connection], None]:
     """What makes the model of a publish job wait for the new one."""
     model = ports.models.get(old.model_name, old.model_version)
-    if model is None or model.job_id != old.id:
+    if model is None:
+        raise Refused("unknown_model", f"{old.model} was deleted. Add it again, under another version if it was ready once.")
+    if model.job_id != old.id:
         raise Refused("model_exists", f"{old.model} was sent again after this job.")
     return ports.models.preparing(model.manifest, model_id, job_id, owner_id())
 

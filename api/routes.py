@@ -5,11 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flask import Blueprint, g
+from flask import Blueprint, current_app, g, request
 from pydantic import BaseModel
 
-from api.problems import parse_query
+from api.problems import parse, parse_query
 from api.schemas import Form, NoQuery
+from api.uploads import receive_json
+
+BODY_PROBLEMS = ("malformed_json", "upload_stalled", "upload_too_large", "invalid_field")  # of every JSON body
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Operation:
     headers: dict[str, str]  # request headers that mean something, and what
     answers: dict[int, type[BaseModel] | str]  # a model, or a media type
     problems: tuple[str, ...]
+    body: type[Form] | None = None  # of JSON
 
 
 @dataclass
@@ -49,23 +53,26 @@ class Routes:
         optional_files: tuple[str, ...] = (),
         headers: dict[str, str] | None = None,
         problems: tuple[str, ...] = (),
+        body: type[Form] | None = None,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Decorate a view. The docstring's first line is the summary, the rest the description.
 
-        What the query says is checked before the view runs, and lies in `g.query`.
+        What the query says is checked before the view runs, and lies in `g.query`; a JSON body in `g.body`.
         """
 
         def declare(view: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(view)
             def checked(**path: str) -> Any:
                 g.query = parse_query(query)
+                if body is not None:
+                    g.body = parse(body, receive_json(request, current_app.extensions["lacuna"]().settings))
                 return view(**path)
 
             summary, _, description = (view.__doc__ or "").strip().partition("\n")
             self.operations.append(
                 Operation(
                     method, rule, view.__name__, summary.rstrip("."), " ".join(description.split()), query, form, files, optional_files,
-                    headers or {}, answers, problems,
+                    headers or {}, answers, (*problems, *(BODY_PROBLEMS if body is not None else ())), body,
                 )
             )  # fmt: skip
             self.blueprint.add_url_rule(rule, view.__name__, checked, methods=[method])

@@ -6,6 +6,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+Task = Literal["denoise", "inpaint"]
+ALIAS = "^[a-z][a-z0-9-]{0,62}$"  # never all digits: those are versions
+VERSIONED = "^[a-z][a-z0-9-]{0,62}@[0-9]{1,9}$"
+
 
 def timestamp(milliseconds: int | None) -> str | None:
     """Milliseconds since 1970 as RFC 3339 in UTC."""
@@ -31,6 +35,17 @@ class Form(BaseModel):
         if isinstance(value, str) and "\0" in value and info.field_name != "cursor":  # which is decoded before it is used
             raise PydanticCustomError("nul", "It must not hold the character NUL, which PostgreSQL cannot store")
         return value
+
+
+class Body(Form):
+    """A JSON body, whose values have types of their own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        return int(value) if isinstance(value, float) and value.is_integer() else value  # 3.0 is an integer, says JSON Schema
 
 
 class FieldError(View):
@@ -204,6 +219,23 @@ class ModelView(View):
     aliases: list[str]
 
 
+class ModelMetricsRowView(View):
+    """One row of a model's evaluations, with all that its protocol measures."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str = Field(description="`name@version`")
+    protocol: str | None
+    set: str | None = Field(description="the pictures that it was measured on")
+
+
+class ModelMetricsPage(View):
+    """What models were measured at; none where the manifest tells of no evaluation."""
+
+    items: list[ModelMetricsRowView]
+    next: str | None
+
+
 class ModelPage(View):
     """Models by name and version."""
 
@@ -253,7 +285,7 @@ class SystemView(View):
 class RestorationForm(Form):
     """The fields beside the files."""
 
-    task: Literal["denoise", "inpaint"] = Field("denoise", description="inpaint fills what the `mask` marks")
+    task: Task = Field("denoise", description="inpaint fills what the `mask` marks")
     model: str | None = Field(
         None, min_length=1, max_length=140, description="`name`, `name@version` or `name@alias`; none: the task's default"
     )
@@ -275,6 +307,18 @@ class ModelForm(Form):
     """No fields beside `manifest` and `weights`."""
 
 
+class AliasBody(Body):
+    """Which version an alias names."""
+
+    version: int = Field(ge=1, le=999_999_999, description="of the model in the address")
+
+
+class DefaultBody(Body):
+    """Which model a task uses."""
+
+    model: str = Field(pattern=VERSIONED, description="`name@version`")
+
+
 UUID: dict[str, Any] = {"format": "uuid"}  # told, and checked where it is used: what is none has a code of its own
 STORABLE: dict[str, Any] = {"pattern": r"^[^\x00]*$"}
 
@@ -291,7 +335,7 @@ class JobsQuery(Form):
     state: Literal["queued", "running", "succeeded", "failed", "canceled"] | None = None
     kind: Literal["restore", "train", "evaluate", "ingest", "publish"] | None = None
     task: str | None = Field(None, json_schema_extra=STORABLE)
-    model: str | None = Field(None, pattern=r"^[a-z0-9-]+@[0-9]{1,9}$", description="`name@version`")
+    model: str | None = Field(None, pattern=r"^[a-z0-9-]+(@[0-9]{1,9})?$", description="`name@version`, or `name`: all its versions")
     lane: Literal["interactive", "bulk", "train"] | None = None
     label: str | None = Field(None, json_schema_extra=STORABLE)
     batch: str | None = Field(None, json_schema_extra=UUID)

@@ -1,4 +1,4 @@
-"""Receiving multipart bodies: streamed to drafts of the blob store and hashed on the way, never held in memory."""
+"""Receiving bodies. Multipart ones are streamed to drafts of the blob store and hashed on the way, never held in memory; JSON is small."""
 
 import contextlib
 import hashlib
@@ -24,6 +24,7 @@ from shared.settings import Settings
 UPLOADS = 24  # at once
 FIELD_BYTES = 500_000
 PARTS = 32
+JSON_BYTES = 64_000
 NAME_LENGTH = 255  # of a file; it comes back in a header
 
 _Files = MultiDict[str, FileStorage]
@@ -134,17 +135,52 @@ def _read(request: Request, blobs: Blobs, settings: Settings, drafts: list[Draft
 
 def _parse(request: Request, parser: FormDataParser, settings: Settings, clock: _Clock) -> tuple[MultiDict[str, str], _Files]:
     request.max_content_length = settings.max_upload + 1  # werkzeug refuses a body that reaches the limit
+    with _reading(request, settings, clock, "malformed_multipart", "The form ends early or is damaged; send it again."):
+        _, fields, files = parser.parse(request.stream, request.mimetype, request.content_length, request.mimetype_params)
+    return fields, files
+
+
+def receive_json(request: Request, settings: Settings) -> dict[str, Any]:
+    """The JSON object that is the body. Raises `Refused` malformed_json, invalid_field, upload_too_large or upload_stalled."""
+    if request.mimetype != "application/json":
+        raise Refused("malformed_json")
+    request.max_content_length = JSON_BYTES
+    with _reading(request, settings, _Clock(settings.request_seconds, lambda: None), "malformed_json", "It ends early; send it again."):
+        body = request.get_data()
+    try:
+        given = json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise Refused("malformed_json") from error
+    if not isinstance(given, dict):
+        raise Refused("malformed_json")
+    return given
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)[:SHOWN]
+        raise Refused("invalid_field", f"“{name}” is there twice.", fields={name: "given twice"})
+    return found
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+@contextlib.contextmanager
+def _reading(request: Request, settings: Settings, clock: _Clock, malformed: str, detail: str) -> Iterator[None]:
+    """Within it the body is read. What goes wrong with it is `Refused`: upload_too_large, upload_stalled or the code `malformed`."""
     try:
         with _impatient(request, settings):
-            _, fields, files = parser.parse(request.stream, request.mimetype, request.content_length, request.mimetype_params)
+            yield
     except RequestEntityTooLarge as error:
         raise Refused("upload_too_large") from error
     except (ValueError, ClientDisconnected, ParseException) as error:
         clock.check()
         if isinstance(error.__context__, TimeoutError):  # werkzeug calls whatever a read raises a disconnect
             raise Refused("upload_stalled", f"No byte came for {settings.stall_seconds:g} seconds.") from error
-        raise Refused("malformed_multipart", "The form ends early or is damaged; send it again.") from error
-    return fields, files
+        raise Refused(malformed, detail) from error
 
 
 @contextlib.contextmanager

@@ -177,11 +177,45 @@ class Lacuna:
 
     def delete(self, job_id: str) -> None:
         """Deletes a job that has ended, and its files."""
-        self._persist(lambda: self._forget(job_id), lambda: self._forget(job_id, done="job_not_found"))
+        url = _job_url(job_id)
+        self._persist(lambda: self._remove(url), lambda: self._remove(url, done=("job_not_found",)))
 
     def models(self) -> list[Model]:
         """Every version of every model."""
         return self._items("/v1/models", {}, None)
+
+    def model(self, name: str, version: int) -> Model:
+        """One version of a model."""
+        return self._persist(lambda: self._ask("GET", _version_url(name, version)))
+
+    def card(self, name: str, version: int) -> str:
+        """Its model card, as Markdown."""
+        return self._persist(lambda: self._text(f"{_version_url(name, version)}/card"))
+
+    def set_alias(self, name: str, version: int, alias: str) -> Model:
+        """Makes `name@alias` mean that version. Answers with the version."""
+        return self._persist(lambda: self._ask("PUT", _alias_url(name, alias), json={"version": version}))
+
+    def remove_alias(self, name: str, version: int, alias: str) -> None:
+        """Takes an alias away, if it names that version."""
+        expected = {"If-Match": f'"{version}"'}
+        self._persist(
+            lambda: self._remove(_alias_url(name, alias), expected),
+            lambda: self._remove(_alias_url(name, alias), expected, done=("model_not_found", "precondition_failed")),
+        )
+
+    def set_default(self, task: str, name: str, version: int) -> Model:
+        """Makes that version what your jobs of a task use that name no model. Answers with the version."""
+        return self._persist(lambda: self._ask("PUT", f"/v1/models/defaults/{task}", json={"model": f"{name}@{version}"}))
+
+    def remove_default(self, task: str) -> None:
+        """Goes back to the default that comes with Lacuna."""
+        self._persist(lambda: self._remove(f"/v1/models/defaults/{task}"))
+
+    def delete_model(self, name: str, version: int) -> None:
+        """Deletes a version of a model of your own, and its files."""
+        url = _version_url(name, version)
+        self._persist(lambda: self._remove(url), lambda: self._remove(url, done=("model_not_found",)))
 
     def add_model(self, folder: Path) -> Job:
         """Submits the model in `folder` (`manifest.json` and `weights.safetensors`) and answers with the job that makes it ready."""
@@ -250,13 +284,21 @@ class Lacuna:
                 raise
             return job
 
-    def _forget(self, job_id: str, done: str | None = None) -> None:
-        """Deletes a job; a problem with the code `done` says that it is."""
-        response = self._http.delete(_job_url(job_id))
+    def _remove(self, url: str, headers: dict[str, str] | None = None, done: tuple[str, ...] = ()) -> None:
+        """Deletes what is at `url`; a problem with a code of `done` says that it is."""
+        response = self._http.delete(url, headers=headers)
         if not response.is_success:
             problem = self._problem(response)
-            if problem.code != done:
+            if problem.code not in done:
                 raise problem
+
+    def _text(self, url: str) -> str:
+        response = self._http.get(url)
+        if not response.is_success:
+            raise self._problem(response)
+        if not response.headers.get("Content-Type", "").startswith("text/markdown"):
+            raise UnexpectedAnswer(self.base_url, response.status_code)
+        return response.text
 
     def _ask(self, method: str, url: str, **how: Any) -> dict[str, Any]:
         """One request and its JSON object; no second try."""
@@ -357,6 +399,14 @@ def _given(**fields: str | float | None) -> dict[str, str]:
 
 def _job_url(job_id: str) -> str:
     return f"/v1/jobs/{urllib.parse.quote(job_id, safe='')}"
+
+
+def _version_url(name: str, version: int) -> str:
+    return f"/v1/models/{urllib.parse.quote(name, safe='')}/versions/{version}"
+
+
+def _alias_url(name: str, alias: str) -> str:
+    return f"/v1/models/{urllib.parse.quote(name, safe='')}/aliases/{urllib.parse.quote(alias, safe='')}"
 
 
 def _time_for(wait_s: int) -> httpx.Timeout:

@@ -96,6 +96,21 @@ def model_table(models: Sequence[Item]) -> list[str]:
     return table(headings, rows, right=frozenset({"PARAMETERS", *levels}))
 
 
+def card_lines(card: str, width: int | None) -> list[str]:
+    """A model card for a terminal of so many columns; as it stands, but for what would steer a terminal, where there is none."""
+    lines = [legible(line) for line in card.splitlines()]
+    if width is None:
+        return lines
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    console = Console(width=width, highlight=False)
+    with console.capture() as captured:
+        console.print(Markdown("\n".join(lines)))
+    shown = [line.rstrip() for line in captured.get().splitlines()]
+    return [line for line, before in zip(shown, ["", *shown], strict=False) if line or before]
+
+
 def _name(job: Item) -> str:
     return str(job["path"] or (job["input"] or {}).get("name") or job["label"] or job["kind"])
 

@@ -30,7 +30,7 @@ class Changes:
     def all(self, lacuna: Lacuna, filters: Mapping[str, str]) -> None:
         """Tells of all jobs that match, without end."""
         for job in lacuna.follow():
-            if all(job[name] == value for name, value in filters.items()):
+            if all(value in _values(job, name) for name, value in filters.items()):
                 self._say(job)
 
     def one(self, lacuna: Lacuna, job_id: str) -> Job:
@@ -70,6 +70,11 @@ class Board:
         if job["state"] == "succeeded":
             click.echo(change_line(job))
         return job
+
+
+def _values(job: Job, name: str) -> list[str]:
+    """What a filter of that name may be, so that it chooses this job: a model's version, or its name alone, that is all versions."""
+    return [job[name], job[name].partition("@")[0]] if name == "model" else [job[name]]
 
 
 def _colored(jobs: list[Job], longest_name: int) -> "Text":

@@ -18,6 +18,7 @@ class Code:
 
 
 CODES: dict[str, Code] = {
+    "malformed_json": Code(400, "The JSON could not be read", "Send one JSON object in UTF-8 as `application/json`, each field once."),
     "malformed_multipart": Code(400, "The form could not be read", "Send multipart/form-data with a boundary, and let your HTTP library build it."),
     "bad_cursor": Code(400, "The cursor is not one of ours", "Leave `cursor` out to start from the newest, or use the `next` of the page before."),
     "bad_id": Code(400, "The id is not a UUID", "Use the id exactly as the service gave it."),
@@ -37,9 +38,11 @@ CODES: dict[str, Code] = {
     "not_final": Code(409, "The job has not ended", "Cancel it first, or wait with GET /v1/jobs/{id}?wait=60."),
     "no_result": Code(409, "This kind of job leaves no file", "What it did stands in the job itself."),
     "model_exists": Code(409, "There is such a version already", "A version never changes: give the new one another number."),
+    "in_use": Code(409, "It cannot be deleted", "`detail` says what needs it: move or remove that first."),
     "idempotency_in_progress": Code(409, "This request is still being received", "Try again after `Retry-After` seconds."),
     "result_expired": Code(410, "The result is no longer kept", "Restore the picture again."),
     "canceled": Code(410, "The job was canceled", "Submit the picture again if you want it after all."),
+    "precondition_failed": Code(412, "It is not as you expected", "Look at what it is now, and decide again."),
     "range_not_satisfiable": Code(416, "The range lies outside the result", "Ask for bytes within the result's size."),
     "upload_too_large": Code(413, "The upload is too large", "Send a smaller file, or raise LACUNA_MAX_UPLOAD."),
     "unsupported_format": Code(415, "This kind of file is not restored", "Convert it to JPEG, PNG, TIFF, WebP or BMP with 8 or 16 bits a channel."),

@@ -32,6 +32,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     "bell.dropped": (logging.WARNING, "a message that is no bell of ours was dropped"),
     "model.exporting": (logging.INFO, "a network is exported for OpenVINO; once, and kept"),
     "model.loaded": (logging.INFO, "a network is ready"),
+    "model.deleted": (logging.INFO, "a model version was deleted: its row, then its files"),
     "executor.fell_back": (logging.WARNING, "OpenVINO cannot run this network; TensorFlow does"),
     "database.away": (logging.WARNING, "the database did not answer; what must be written is tried again"),
     "watch.failed": (logging.WARNING, "the database did not tell what changed; who waits, waits on"),

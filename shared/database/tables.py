@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 
@@ -49,6 +50,7 @@ def _one_of(column: str, values: object) -> CheckConstraint:
 
 Id = String(36)
 Document = JSON(none_as_null=True)
+_NOBODYS = text("owner_id IS NULL")
 
 owners = Table(
     "owners",
@@ -246,20 +248,36 @@ models = Table(
 aliases = Table(
     "aliases",
     metadata,
+    Column("id", Integer, primary_key=True),
+    Column("owner_id", Id, ForeignKey("owners.id")),  # none: everybody's who has none of their own
     Column("name", String(64), nullable=False),
     Column("alias", String(64), nullable=False),
     Column("version", Integer, nullable=False),
     Column("changed_at", BigInteger, nullable=False),
-    PrimaryKeyConstraint("name", "alias"),
+    UniqueConstraint("owner_id", "name", "alias"),
+    # nulls are never the same
+    Index("ix_aliases_nobodys", "name", "alias", unique=True, sqlite_where=_NOBODYS, postgresql_where=_NOBODYS),
 )
 
 defaults = Table(
     "defaults",
     metadata,
-    Column("task", String(16), primary_key=True),
+    Column("id", Integer, primary_key=True),
+    Column("owner_id", Id, ForeignKey("owners.id")),  # none: it comes with Lacuna, for all who chose none
+    Column("task", String(16), nullable=False),
     Column("name", String(64), nullable=False),
     Column("version", Integer, nullable=False),
     _one_of("task", TASKS),
+    UniqueConstraint("owner_id", "task"),
+    Index("ix_defaults_nobodys", "task", unique=True, sqlite_where=_NOBODYS, postgresql_where=_NOBODYS),
+)
+
+retired = Table(
+    "retired",
+    metadata,
+    Column("name", String(64), nullable=False),  # of a version that was ready once and was deleted: it never comes back as another
+    Column("version", Integer, nullable=False),
+    PrimaryKeyConstraint("name", "version"),
 )
 
 reservations = Table(

@@ -55,6 +55,21 @@ class Manifest(BaseModel):
         return f"{self.name}@{self.version}"
 
     @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What it was measured at: every row of its evaluations, as it stands, with `model`, `protocol` and `set`.
+
+        Evaluations of another form, in a manifest from outside, are passed over.
+        """
+        evaluations = self.metrics.get("evaluations")
+        measured = [one for one in evaluations if isinstance(one, dict)] if isinstance(evaluations, list) else []
+        found = []
+        for one in measured:
+            of = {"model": self.reference} | {name: one[name] if isinstance(one.get(name), str) else None for name in ("protocol", "set")}
+            rows = one.get("rows")
+            found += [row | of for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        return found
+
+    @property
     def hash_of_weights(self) -> str:
         """SHA-256 in hexadecimal. Only of models that have weights."""
         if self.weights_sha256 is None:

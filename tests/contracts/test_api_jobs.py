@@ -218,7 +218,8 @@ def test_a_query_that_means_nothing_is_refused_by_name(full_house: House, method
     ("query", "count"),
     [("", 7), ("state=running", 5), ("state=succeeded", 1), ("lane=bulk", 3), ("label=l0", 4), ("label=", 0),
      ("task=denoise&kind=restore", 7),
-     ("model=denoise@1", 7), ("model=denoise@2", 0), ("kind=train", 0), ("lane=bulk&label=l0&state=canceled", 1),
+     ("model=denoise@1", 7), ("model=denoise@2", 0), ("model=denoise", 7),
+     ("model=denois", 0), ("kind=train", 0), ("lane=bulk&label=l0&state=canceled", 1),
      ("limit=2", 2), ("limit=500", 7)],
 )  # fmt: skip
 def test_the_list_is_filtered_and_newest_first(full_house: House, query: str, count: int) -> None:
@@ -257,7 +258,18 @@ def test_the_list_holds_nobody_else_s_jobs(house: House) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=501", "limit=x", "state=done", "lane=x", "kind=x", "model=denoise", "state=queued&state=failed"]
+    "query",
+    [
+        "limit=0",
+        "limit=501",
+        "limit=x",
+        "state=done",
+        "lane=x",
+        "kind=x",
+        "model=denoise@prod",
+        "model=denoise@",
+        "state=queued&state=failed",
+    ],
 )
 def test_a_filter_that_cannot_be_is_refused(full_house: House, query: str) -> None:
     assert code(full_house.get(f"/v1/jobs?{query}")) == "invalid_field"

@@ -199,6 +199,21 @@ def test_an_upload_that_stalls_is_answered_and_leaves_nothing(server: Server, ho
     assert server.rows() == before
 
 
+@pytest.mark.parametrize(
+    ("how", "sent", "expected"),
+    [
+        ("Content-Length: 14", b'{"version"', (408, "upload_stalled")), ("Transfer-Encoding: chunked", b"e\r\n{", (408, "upload_stalled")),
+        ("Content-Length: 1000000", b"", (413, "upload_too_large")), ("Transfer-Encoding: chunked", b"x\r\n", (400, "malformed_json")),
+    ],
+)  # fmt: skip
+def test_a_json_body_that_does_not_come_whole_is_answered(server: Server, how: str, sent: bytes, expected: tuple[int, str]) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=SOON) as connection:
+        head = ["PUT /v1/models/denoise/aliases/prod HTTP/1.1", "Host: localhost", "Content-Type: application/json", how, "", ""]
+        connection.sendall("\r\n".join(head).encode() + sent)
+        status, problem = response(connection)
+    assert (status, problem["code"]) == expected
+
+
 @pytest.mark.parametrize("how", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
 def test_a_client_that_goes_away_leaves_nothing(server: Server, how: str) -> None:
     before = server.rows()

@@ -1,12 +1,14 @@
 """The registry of models: what is registered, and what a name means."""
 
+import threading
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, update
+from sqlalchemy import Connection, Engine, Table, event, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from uuid_utils import uuid7
 
-from shared.database.tables import aliases, models
+from shared.database.tables import aliases, defaults, models, owners
 from shared.database.tables import jobs as jobs_table
 from shared.errors import Fault, Outcome, Refused
 from shared.jobs.job import Job, Kind, Lane, NewJob, Success, blob_key
@@ -60,13 +62,13 @@ def test_a_version_never_changes_its_weights(registry: Models) -> None:
 
 def test_the_newest_version_of_the_first_name_becomes_the_default(registry: Models) -> None:
     registry.register([manifest("a", 1), manifest("a", 2), manifest("b", 3), manifest("fill", 1, task="inpaint")])
-    assert registry.defaults() == {"denoise": "a@2", "inpaint": "fill@1"}
+    assert registry.defaults("local") == {"denoise": "a@2", "inpaint": "fill@1"}
 
 
 def test_a_default_once_set_stays_when_a_newer_version_arrives(registry: Models) -> None:
     registry.register([manifest("a", 1)])
     registry.register([manifest("a", 1), manifest("a", 2)])
-    assert registry.defaults() == {"denoise": "a@1"}
+    assert registry.defaults("local") == {"denoise": "a@1"}
     assert registry.resolve("denoise", None, "local").reference == "a@1"
 
 
@@ -87,7 +89,7 @@ def test_a_bare_name_means_its_alias_prod_where_that_is_set(registry: Models, en
         "a@2",
         "b@1",
     ]
-    assert [registry.aliases(found.manifest) for found in registry.list()] == [["prod"], ["next"], []]
+    assert registry.aliases("local") == {"a@1": ["prod"], "a@2": ["next"]}
 
 
 @pytest.mark.parametrize(
@@ -232,3 +234,96 @@ def test_a_model_is_seen_by_its_owner_only_and_a_shipped_one_by_all(engine: Engi
         with pytest.raises(Refused, match="unknown_model") as refused:
             registry.resolve("denoise", wanted, "ben")
         assert "there are: a@1." in refused.value.detail
+
+
+# -- whose names they are -----------------------------------------------------------------------------------------------
+
+
+def owned(engine: Engine, owner: str, name: str, version: int, alias: str = "prod") -> None:
+    with engine.begin() as connection:
+        found = connection.execute(select(owners.c.id).where(owners.c.id == owner)).first()
+        if found is None:
+            connection.execute(insert(owners).values(id=owner, created_at=0))
+        connection.execute(insert(aliases).values(owner_id=owner, name=name, alias=alias, version=version, changed_at=0))
+
+
+def meant(registry: Models, owner: str, *wanted: str | None) -> list[str]:
+    return [registry.resolve("denoise", one, owner).reference for one in wanted]
+
+
+def test_an_owners_alias_stands_before_nobodys_and_another_owner_has_nobodys(registry: Models, engine: Engine) -> None:
+    registry.register([manifest("a", 1), manifest("a", 2), manifest("a", 3)])
+    alias(engine, "a", "prod", 2)
+    alias(engine, "a", "next", 3)
+    owned(engine, "anna", "a", 1)
+    owned(engine, "anna", "a", 2, "own")
+    assert meant(registry, "anna", "a", "a@prod", "a@next", "a@own") == ["a@1", "a@1", "a@3", "a@2"]
+    assert meant(registry, "ben", "a", "a@prod", "a@next") == ["a@2", "a@2", "a@3"]
+    with pytest.raises(Refused, match="unknown_model"):
+        registry.resolve("denoise", "a@own", "ben")
+    assert registry.aliases("anna") == {"a@1": ["prod"], "a@2": ["own"], "a@3": ["next"]}
+    assert registry.aliases("ben") == {"a@2": ["prod"], "a@3": ["next"]}
+
+
+def test_an_owners_default_stands_before_lacunas_also_after_an_update(registry: Models) -> None:
+    registry.register([manifest("a", 1), manifest("fill", 1, task="inpaint")])
+    registry.set_default("local", "denoise", "a@1")
+    registry.register([manifest("a", 1), manifest("a", 2)])
+    registry.set_default("local", "denoise", "a@2")
+    registry.register([manifest("a", 1), manifest("a", 2)])
+    assert (meant(registry, "local", None), meant(registry, "ben", None)) == (["a@2"], ["a@1"])
+    assert registry.defaults("local") == {"denoise": "a@2", "inpaint": "fill@1"}
+    assert registry.defaults("ben") == {"denoise": "a@1", "inpaint": "fill@1"}
+    registry.remove_default("local", "denoise")
+    assert registry.defaults("local") == registry.defaults("ben")
+
+
+@pytest.mark.parametrize("wanted", [None, "a", "a@2", "a@prod"])
+def test_a_name_is_resolved_by_one_statement(wanted: str | None, registry: Models, engine: Engine) -> None:
+    registry.register([manifest("a", 1), manifest("a", 2)])
+    alias(engine, "a", "prod", 1)
+    said: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: said.append(statement))
+    registry.resolve("denoise", wanted, "local")
+    assert len([one for one in said if one != "BEGIN"]) == 1, said
+
+
+@pytest.mark.parametrize("table", [aliases, defaults])
+def test_nobody_has_a_name_twice(table: Table, registry: Models, engine: Engine) -> None:
+    values: dict[str, Any] = {"name": "a", "version": 1}
+    values |= {"alias": "prod", "changed_at": 0} if table is aliases else {"task": "denoise"}
+    for owner in (None, "local"):
+        with pytest.raises(IntegrityError), engine.begin() as connection:
+            for _ in range(2):
+                connection.execute(insert(table).values(owner_id=owner, **values))
+
+
+def test_a_version_is_not_deleted_while_a_job_of_it_is_being_accepted(registry: Models, engine: Engine) -> None:
+    jobs = Jobs(engine, 30)
+    publishing(jobs, registry, manifest("mine", 1), ONE)
+    (claimed,) = jobs.claim("w:1", [Lane.TRAIN], 1, idle=True)
+    jobs.succeed([Success(claimed, {"bytes": 1}, "key", [])])
+    said: list[str] = []
+
+    def remove() -> None:
+        try:
+            registry.delete("local", "mine", 1)
+            said.append("deleted")
+        except Refused as refused:
+            said.append(refused.code)
+
+    remover = threading.Thread(target=remove)
+
+    def alongside(connection: Connection) -> None:
+        registry.held("mine", 1, "local")(connection)
+        remover.start()
+        remover.join(0.5)  # where nothing holds the version it is deleted here; else it waits for us, and we for nothing
+
+    job = NewJob(
+        id=str(uuid7()), owner_id="local", kind=Kind.RESTORE, lane=Lane.INTERACTIVE, task="denoise", model_name="mine", model_version=1,
+        input={"key": "k"}, params={}, pixels=1, max_attempts=1, request_id="request",
+    )  # fmt: skip
+    jobs.accept(job, alongside=alongside)
+    remover.join()
+    assert said == ["in_use"]
+    assert registry.get("mine", 1) is not None

@@ -603,8 +603,9 @@ def test_a_stream_that_ends_without_a_word_is_opened_again_after_ever_longer_pau
         followed.close()  # type: ignore[attr-defined]  # a generator
 
 
-def test_only_jobs_that_match_are_watched(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, other = _job("a.jpg", "jpeg") | {"label": "ours"}, _job("b.jpg", "jpeg")
+@pytest.mark.parametrize("given", ["--label ours", "--model denoise", "--model denoise@1"])
+def test_only_jobs_that_match_are_watched(api: FakeApi, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    ours, other = _job("a.jpg", "jpeg") | {"label": "ours"}, _job("b.jpg", "jpeg") | {"model": "denoise-x@1"}
     api.events = [[other, ours]]
 
     def stop(*_: object) -> None:
@@ -612,7 +613,7 @@ def test_only_jobs_that_match_are_watched(api: FakeApi, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Lacuna, "_pause", stop)
     monkeypatch.setattr(Lacuna, "_open_events", once(Lacuna._open_events, stop))
-    watched = lacuna(api, "jobs", "watch", "--label", "ours")
+    watched = lacuna(api, "jobs", "watch", *given.split())
     assert watched.exit_code == 130
     assert watched.stdout == f"{ours['id']}  succeeded  a.jpg  1.9 s\n"
 

@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import make_url, text
 
 from server import doctor
 from server.migration import NewerDatabase, migrate
+from shared.database import migration
 from shared.database.engine import open_database
 from shared.database.tables import metadata
+from shared.models.store import Models
 from shared.settings import Settings
 from tests import databases
 
@@ -60,6 +63,27 @@ def test_the_migrations_make_the_tables_that_the_code_knows(settings: Settings) 
     engine = open_database(settings.database)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_aliases_and_defaults_from_before_they_had_owners_hold_for_all(settings: Settings) -> None:
+    engine = open_database(settings.database)
+    with engine.connect() as connection:
+        config = migration._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0004")
+        connection.execute(text("INSERT INTO aliases (name, alias, version, changed_at) VALUES ('denoise', 'old', 1, 7)"))
+        connection.execute(text("INSERT INTO defaults (task, name, version) VALUES ('denoise', 'denoise', 1)"))
+        connection.commit()
+    migrate(settings)
+    found = Models(engine)
+    assert found.defaults("anybody") == {"denoise": "denoise@1", "inpaint": "inpaint-classic@1"}
+    assert found.aliases("anybody") == {"denoise@1": ["old"]}
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT changed_at FROM aliases")).scalar_one() == 7
+        for table in ("aliases", "defaults"):
+            assert connection.execute(text(f"SELECT count(*) FROM {table} WHERE owner_id IS NOT NULL")).scalar_one() == 0  # noqa: S608
+    found.set_alias("local", "denoise", "new", 1, lambda _: True)  # a new row gets a number of its own
     engine.dispose()
 
 
