@@ -7,6 +7,7 @@ ours: 0.85 means that ours takes 1/0.85 times as long. Medians of the pairs are 
 import io
 import itertools
 import json
+import multiprocessing
 import os
 import statistics
 import sys
@@ -44,6 +45,7 @@ PHOTOS = 100
 UPLOAD_BYTES = 100_000
 POSTS = 100  # in a round
 GETS = 1_000
+SHARDS_FULL = 1_000  # POSTs after which nearly every shard of the blobs was used once
 FEW, MANY = 1_000, 1_000_000
 FILL = 10_000  # rows in one statement
 AT_ONCE = 30  # bad files
@@ -249,32 +251,42 @@ def _fsyncs() -> str:
         engine = ports.jobs._engine
         event.listen(engine, "commit", lambda connection: written.append("read_only" not in connection.get_execution_options()))
         sent: dict[str, Any] = {"data": load.form("noise.png", _png_of(3_000)), "content_type": load.FORM["Content-Type"]}
-        app.test_client().post("/v1/restorations", **sent)
+        for _ in range(SHARDS_FULL):
+            app.test_client().post("/v1/restorations", **sent)
         written.clear()
         with mock.patch("os.fsync", counted):
-            app.test_client().post("/v1/restorations", **sent)
+            for _ in range(POSTS):
+                app.test_client().post("/v1/restorations", **sent)
         engine.dispose()
-    commits = written.count(True)
-    return f"fsyncs of one POST: {len(synced)} of the file and its directories, {commits} of SQLite's log; the bare view: 2."
+    commits = written.count(True) / POSTS
+    return f"fsyncs of one POST: {len(synced) / POSTS:g} of the file and its directories, {commits:g} of SQLite's log; the bare view: 2."
 
 
 def _alive_under_fire(rounds: int) -> str:
-    """How long `/healthz` takes while `AT_ONCE` bad files arrive, each round all of them at once."""
+    """How long `/healthz` takes while `AT_ONCE` bad files arrive, each round all of them at once, from another process."""
     forms = [load.form("bad.png", data) for data, _ in itertools.islice(itertools.cycle(BAD.values()), AT_ONCE)]
     took: list[float] = []
     with Home(redis_url="") as home:
         address = home.serve()
         asking = load.Client(address)
         for _ in range(rounds):
-            senders = [threading.Thread(target=load.Client(address).answered, args=["/v1/restorations", form]) for form in forms]
-            for sender in senders:
-                sender.start()
-            while any(sender.is_alive() for sender in senders):
+            sender = multiprocessing.get_context("fork").Process(target=_send_at_once, args=[address, forms])
+            sender.start()
+            while sender.is_alive():
                 began = time.perf_counter()
                 asking.ask("GET", "/healthz")
                 took.append(1000 * (time.perf_counter() - began))
+            sender.join()
     what = f"/healthz while {AT_ONCE} bad files arrive at once, {len(took)} times in {rounds} rounds"
     return f"{what}: median {statistics.median(took):.0f} ms, at most {max(took):.0f} ms (promised: 100)."
+
+
+def _send_at_once(address: str, forms: list[bytes]) -> None:
+    senders = [threading.Thread(target=load.Client(address).answered, args=["/v1/restorations", form]) for form in forms]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
 
 
 if __name__ == "__main__":
