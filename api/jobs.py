@@ -155,7 +155,7 @@ def answer(ports: Ports, job: Job, status: int) -> Response:
 
 def _answer(ports: Ports, job: Job, position: int | None, status: int) -> Response:
     """With its ETag (of the version: position and ETA are left out of it)."""
-    response = _json(_view(ports, job, position), status)
+    response = Response(_view(ports, job, position).model_dump_json(), status, content_type="application/json")
     response.set_etag(f"{job.id}.{job.version}")
     return response
 
@@ -165,14 +165,15 @@ def views(ports: Ports, jobs: Sequence[Job]) -> list[dict[str, Any]]:
     lanes = {job.lane for job in jobs if job.state is State.QUEUED}
     unknown: dict[str, int] = {}
     positions = _positions(lambda: ports.jobs.positions(lanes), unknown) if lanes else unknown
-    return [_view(ports, job, positions.get(job.id) if job.state is State.QUEUED else None) for job in jobs]
+    shown = [_view(ports, job, positions.get(job.id) if job.state is State.QUEUED else None) for job in jobs]
+    return [view.model_dump(mode="json") for view in shown]
 
 
 def _position(ports: Ports, job: Job) -> int | None:
     return _positions(lambda: ports.jobs.position(job), None)
 
 
-def _view(ports: Ports, job: Job, position: int | None) -> dict[str, Any]:
+def _view(ports: Ports, job: Job, position: int | None) -> JobView:
     shown = {name: getattr(job, name) for name in _SHOWN} | {
         "batch": job.batch_id,
         "owner": job.owner_id,
@@ -186,7 +187,7 @@ def _view(ports: Ports, job: Job, position: int | None) -> dict[str, Any]:
         "expires_at": timestamp(_expires_at(ports, job)),
         "links": links(job),
     }
-    return JobView.model_validate(shown).model_dump(mode="json")
+    return JobView.model_validate(shown)
 
 
 def _input(job: Job) -> dict[str, Any]:

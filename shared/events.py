@@ -98,7 +98,9 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return self._encode(line)
+
+    _encode = staticmethod(json.JSONEncoder(default=str, ensure_ascii=False).encode)  # json.dumps would make one for each line
 
 
 class _Readable(logging.Formatter):

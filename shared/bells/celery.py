@@ -124,7 +124,7 @@ def celery_app(redis_url: str) -> Celery:
     return app
 
 
-ENOUGH = 64  # bells in a lane: each says that the lane has something to do, so more of them say nothing
+ENOUGH = 16  # bells in a lane that nobody took yet: no thread is free, and who hears one looks for all that is due
 HEARD_SECONDS = 0.02  # in less time nobody hears so many
 
 
