@@ -7,6 +7,7 @@ ours: 0.85 means that ours takes 1/0.85 times as long. Medians of the pairs are 
 import io
 import itertools
 import json
+import logging
 import multiprocessing
 import os
 import statistics
@@ -80,6 +81,7 @@ class Row:
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there too.")
 def main(rounds: int, only: tuple[str, ...], json_path: Path | None) -> None:
     """Measure what the service costs on this machine."""
+    logging.getLogger("lacuna").setLevel(logging.ERROR)  # that nobody answers our bells is no news
     parts: dict[str, Callable[[int], list[Row]]] = {"throughput": _throughput, "post": _post, "get": _get, "million": _million}
     found = []
     print(f"{'':<62} {'ours':>9} {'peer':>9} {'ratio':>6}  {'range':<13} promised")
