@@ -202,10 +202,10 @@ def _mixed(restored: NDArray[np.float32], before: Pixels, strength: float) -> ND
     """So much of the way from what was there to `restored`, in 0..1."""
     if strength == 1:
         return restored
-    known = before.astype(np.float32) / np.float32(highest(before))
-    restored -= known
-    restored *= np.float32(strength)
-    restored += known
+    kept = before.astype(np.float32) / np.float32(highest(before))
+    np.subtract(restored, kept, out=kept)
+    kept *= np.float32(1 - strength)  # from this end, so that no rounding of float32 goes beyond `restored`
+    restored -= kept
     return restored
 
 

@@ -288,13 +288,13 @@ def test_no_stream_begins_while_the_database_is_away_and_none_holds_its_room(
 
 @pytest.mark.parametrize("end", ["time", "stop"])
 def test_a_stream_that_is_resumed_ends_in_time_also_when_much_has_changed(house: House, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    jobs = [house.restored().id for _ in range(5)]
     monkeypatch.setattr(stream, "PAGE", 2)
     if end == "time":
         monkeypatch.setattr(stream, "STREAM_SECONDS", 0.0)
     else:
         monkeypatch.setattr(watch, "stopping", threading.Event())
         watch.stopping.set()
-    jobs = [house.restored().id for _ in range(5)]
     with streaming(house, last_id=str(an_hour_ago())) as stream_:
         assert [told["id"] for told in stream_.events()] == jobs[:2]  # a page each time, so that it comes to an end
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -134,6 +134,8 @@ def test_half_the_strength_gives_the_mean_of_before_and_after_to_the_last_of_16_
 
 @settings(deadline=None)
 @given(st.floats(0.001, 1), st.floats(0.001, 1), st.sampled_from([1, 3]), st.sampled_from([np.uint8, np.uint16]))
+@example(0.99999999, 1.0, 3, np.uint16)
+@example(0.001, 0.99999, 3, np.uint16)
 def test_more_strength_is_never_nearer_to_what_was_there(one: float, other: float, channels: int, kind: type) -> None:
     picture: Pixels = np.random.default_rng(1).integers(0, np.iinfo(kind).max, (9, 40, channels)).astype(kind)
     before = picture.astype(int)
