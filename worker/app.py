@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from shared import children, events, metrics, settings
 from shared.bells.celery import celery_app
 from shared.jobs.job import Lane
-from shared.workers.store import Worker
+from shared.workers.store import Worker, Workers
 from trainer.execution import choice
 from worker import memory, tasks, wiring
 from worker.committer import Committer
@@ -75,17 +75,17 @@ def main() -> None:
     tasks.register(app, loop)
     signal.signal(signal.SIGTERM, stop_early)
     children.beat(lambda: _beat(keeper))
-    keeper.start()
-    committer.start()
-    looker.start()
-    try:
+    with contextlib.ExitStack() as ending:  # SIGTERM may come before all have started
+        ending.callback(_leave, ports.workers, worker)
+        for started in (keeper, committer, looker):
+            started.start()
+            ending.callback(started.stop)
         _listen(app, lanes, threads)
-    finally:
-        looker.stop()
-        committer.stop()
-        keeper.stop()
-        with contextlib.suppress(SQLAlchemyError):  # the database is away: it is forgotten after a lease
-            ports.workers.leave(worker)
+
+
+def _leave(workers: Workers, worker: Worker) -> None:
+    with contextlib.suppress(SQLAlchemyError):  # the database is away: it is forgotten after a lease
+        workers.leave(worker)
 
 
 def _listen(app: Celery, lanes: Sequence[Lane], threads: int) -> None:

@@ -233,6 +233,35 @@ def test_a_worker_killed_in_mid_job_costs_one_attempt_and_the_job_succeeds_once(
         assert database.execute("SELECT count(*) FROM jobs WHERE id = ? AND state = 'succeeded'", [job_id]).fetchone() == (1,)
 
 
+STOPPED_WHILE_IT_STARTS = """
+import os, signal, time
+from worker import app, committer
+from shared.workers.store import Workers
+present, start = Workers.present, committer.Committer.start
+shown = []
+Workers.present = lambda self, worker: (present(self, worker), shown.append(worker))
+
+def started(self):
+    while not shown: time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+    start(self)
+
+committer.Committer.start = started
+app.main()
+"""
+
+
+def test_a_worker_that_is_stopped_while_it_starts_is_not_shown_any_more(tmp_path: Path) -> None:
+    with home(tmp_path) as lacuna:
+        lacuna.folder.mkdir()
+        subprocess.run([sys.executable, "-m", "server.cli", "migrate"], env=lacuna.environ, check=True)
+        stopped = [sys.executable, "-c", STOPPED_WHILE_IT_STARTS, "worker"]
+        with subprocess.Popen(stopped, env=lacuna.environ, stdin=subprocess.PIPE) as worker:  # its lifeline
+            worker.wait(60)
+        with closing(sqlite3.connect(lacuna.folder / "lacuna.db")) as database:
+            assert database.execute("SELECT * FROM workers").fetchall() == []
+
+
 def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     with home(tmp_path) as lacuna:
         up = lacuna.up()
