@@ -1,0 +1,9 @@
+"""The `lacuna` command, a module for each group of commands.
+
+What takes long to import (httpx, rich) is imported by the commands that need it.
+"""
+
+from client.cli import jobs, models, restore
+from client.cli.program import main
+
+__all__ = ["jobs", "main", "models", "restore"]
