@@ -3,7 +3,7 @@
 import re
 from typing import Any, get_args
 
-from flask import Flask, Response, json, render_template
+from flask import Flask, Response, json, redirect, render_template, url_for
 from markupsafe import Markup, escape
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -32,12 +32,31 @@ def install(app: Flask, operations: list[Operation], version: str) -> None:
     document = describe(operations, version)
     app.add_url_rule("/openapi.json", "openapi", lambda: Response(json.dumps(document), content_type="application/json"))
     app.add_template_filter(with_code)
+    app.add_template_filter(takes)
+    app.add_url_rule("/", "front", lambda: redirect(url_for("docs")))  # the door that `lacunad up` names
     app.add_url_rule("/docs", "docs", lambda: render_template("docs.html", document=document, codes=CODES))
 
 
 def with_code(sentence: str) -> Markup:
     """A sentence for a page: what stands between backticks is set as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(sentence))))  # noqa: S704  # escaped first
+
+
+def takes(schema: dict[str, Any]) -> str:
+    """What a field or parameter takes, in words: of JSON Schema, as much as our schemas use."""
+    if alternatives := [one for one in schema.get("anyOf", ()) if one.get("type") != "null"]:
+        return takes(alternatives[0] | {name: schema[name] for name in ("default",) if name in schema})
+    kinds = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
+    if schema.get("format") == "binary":
+        words = "a file"
+    elif "enum" in schema or "const" in schema:
+        words = ", ".join(map(str, schema.get("enum", [schema.get("const")])))
+    else:
+        words = kinds.get(schema.get("type", ""), "text")
+    least, above, most = (schema.get(name) for name in ("minimum", "exclusiveMinimum", "maximum"))
+    if most is not None:
+        words += f" above {above:.12g} to {most:.12g}" if above is not None else f" from {least or 0:.12g} to {most:.12g}"
+    return f"{words}; {schema['default']} unless given" if schema.get("default") not in (None, "") else words
 
 
 def describe(operations: list[Operation], version: str) -> dict[str, Any]:

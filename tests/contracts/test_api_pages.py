@@ -156,7 +156,7 @@ def test_the_system_says_that_bulk_waits_for_space(tmp_path: Path) -> None:
 
 
 def test_every_address_is_in_openapi_and_nothing_else(house: House) -> None:
-    own = {"static", "openapi", "docs", "problem"}
+    own = {"static", "openapi", "docs", "problem", "front"}
     rules = {
         (re.sub(r"<(\w+)>", r"{\1}", rule.rule), method.lower())
         for rule in house.app.url_map.iter_rules() if rule.endpoint not in own for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
@@ -225,3 +225,29 @@ def test_the_page_of_all_addresses_links_only_to_what_there_is(house: House) -> 
     assert {f"/problems/{name}" for name in CODES} <= links
     assert all(house.get(link).status_code == 200 for link in links)
     assert all(path in text for path in house.get("/openapi.json").json["paths"])
+
+
+def test_the_front_door_leads_to_the_description(house: House) -> None:
+    answer = house.get("/")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/docs")
+
+
+@pytest.mark.parametrize(
+    ("operation", "name", "takes"),
+    [
+        ("create_restoration", "image", "a file, needed"),
+        ("create_restoration", "mask", "a file"),
+        ("create_restoration", "task", "denoise, inpaint; denoise unless given"),
+        ("create_restoration", "quality", "a whole number from 1 to 100"),
+        ("create_restoration", "strength", "a number above 0 to 1"),
+        ("create_restoration", "label", "text"),
+        ("list_jobs", "limit", "query: a whole number from 1 to 500; 50 unless given"),
+        ("list_jobs", "state", "query: queued, running, succeeded, failed, canceled"),
+        ("set_alias", "version", "a whole number from 1 to 999999999, needed"),
+    ],
+)
+def test_the_page_says_what_each_field_takes(house: House, operation: str, name: str, takes: str) -> None:
+    text = house.get("/docs").text
+    section = text[text.index(f'id="{operation}"') :]
+    rows = dict(re.findall(r"<tr><th><code>([^<]*)</code><td>([^<]*)<td>", section[: section.index("<h2", 1)]))
+    assert rows[name] == takes
