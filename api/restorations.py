@@ -73,9 +73,9 @@ def _accept(ports: Ports, upload: Upload, reservation: Reservation | None, finge
     for name, part in files.items():
         part.draft.place(blob_key(job_id, BLOBS[name]))
     ports.blobs.sync(keys)
-    held = [] if model.id is None else [ports.models.held(new.model_name, new.model_version, new.owner_id)]  # shipped ones stay
+    held = None if model.id is None else ports.models.held(model.name, model.version, new.owner_id)  # what comes with Lacuna stays
     try:
-        return ports.jobs.accept(new, reservation, fingerprint, *held)
+        return ports.jobs.accept(new, reservation, fingerprint, held)
     except Refused:  # for certain; after any other error the row may be there, and the sweeper decides
         for key in keys:
             ports.blobs.delete(key)

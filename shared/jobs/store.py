@@ -208,14 +208,15 @@ class Jobs:
         new: NewJob,
         reservation: Reservation | None = None,
         fingerprint: str = "",
-        alongside: Callable[[Connection], None] = lambda _: None,
+        alongside: Callable[[Connection], None] | None = None,
     ) -> Job:
         """Insert a queued job in its turn. In the same transaction fulfil its reservation, and do what belongs `alongside`.
 
         Raises `Refused("idempotency_in_progress")` if the reservation was taken over meanwhile, and what `alongside` raises.
         """
         with self._engine.begin() as connection:
-            alongside(connection)
+            if alongside is not None:
+                alongside(connection)
             if reservation is not None and not _fulfil(connection, reservation, new.id, fingerprint):
                 raise Refused("idempotency_in_progress", retry_after_s=1)
             turn = _take_turn(connection, new)
