@@ -274,6 +274,7 @@ class Jobs:
         ours = select(jobs.c.id, jobs.c.token).where(_attempts(held), _may(Move.RENEW)).order_by(jobs.c.id)
         with self._engine.begin() as connection:
             kept = frozenset((row.id, row.token) for row in connection.execute(ours.with_for_update() if written or renew else ours))
+            written = [pair for pair in written if pair in kept]  # now each of another job, for the values below go by the job
             if written:
                 connection.execute(
                     update(jobs)

@@ -373,6 +373,16 @@ def test_keeping_writes_progress_of_what_progressed_and_tells_which_attempts_are
     assert now(jobs, lost).progress_done == 0
 
 
+def test_progress_of_a_lost_attempt_never_reaches_the_one_that_took_over(jobs: Jobs, new_job: MakesJobs) -> None:
+    jobs.accept(new_job())
+    lost = claimed(jobs)
+    jobs.release(lost)
+    ours = claimed(jobs)
+    held = {(ours.id, ours.token): (1, 4), (lost.id, lost.token): (3, 4)}
+    assert jobs.keep(held, list(held), renew=False) == {(ours.id, ours.token)}
+    assert now(jobs, ours).progress_done == 1
+
+
 def test_keeping_nothing_is_nothing(jobs: Jobs) -> None:
     assert jobs.keep({}, [], renew=True) == frozenset()
 
