@@ -90,7 +90,7 @@ class Committer:
         else:
             events.emit("group.committed", jobs=len(group), ms=round((time.monotonic() - began) * 1000, 1))
             for waiting in group:
-                waiting.ours = waiting.success.job.id in done
+                waiting.ours = waiting.success.attempt in done
                 waiting.answered.set()
 
     def _gather(self) -> list[_Waiting]:

@@ -184,6 +184,11 @@ class Success:
     units: int = 1  # of progress: all of them are done
     device_seconds: float | None = None  # that the network ran for
 
+    @property
+    def attempt(self) -> tuple[str, int]:
+        """Whose it is: the job's id, and the token it was claimed with."""
+        return self.job.id, self.job.token
+
 
 def input_keys(given: dict[str, Any]) -> set[str]:
     """The blobs that a job's `input` names: the picture's, its mask's and its reference's."""

@@ -290,8 +290,11 @@ class Jobs:
                 connection.execute(renewed)
         return kept
 
-    def succeed(self, group: Sequence[Success]) -> frozenset[str]:
-        """SUCCEED: one transaction for the group, one guarded statement for each row. The ids that were still ours."""
+    def succeed(self, group: Sequence[Success]) -> frozenset[tuple[str, int]]:
+        """SUCCEED: one transaction for the group, one guarded statement for each row. The attempts that were still ours.
+
+        By id and token, for a group may hold a lost attempt of a job beside the one that took over.
+        """
         done = []
         with self._engine.begin() as connection:
             for success in sorted(group, key=lambda success: success.job.id):
@@ -306,13 +309,13 @@ class Jobs:
                     )
                 )  # fmt: skip
                 if connection.execute(statement).rowcount == 1:
-                    done.append(job.id)
+                    done.append(success.attempt)
                     _write_metrics(connection, job.id, success.metrics)
-            self._measure(connection, [success for success in group if success.job.id in done])
+            self._measure(connection, [success for success in group if success.attempt in done])
             _settle_models(connection, [success.job for success in group])
         for success in group:
             job, result = success.job, success.result
-            if job.id in done:
+            if success.attempt in done:
                 pace = {"executor": result.get("executor"), "seconds": result.get("seconds"), "pixels": job.pixels}
                 _tell("job.succeeded", job, model=job.model, **pace)
             else:

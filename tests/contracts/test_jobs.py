@@ -214,7 +214,7 @@ def test_a_success_stores_its_result_and_ends_the_lease(jobs: Jobs, engine: Engi
     figures = {"psnr": 30.0, "ssim": 0.9, "mse": 1.0, "rmse": 1.0, "mae": 0.5}
     metrics = {"protocol": "lacuna-1", "output": figures, "input": {**figures, "psnr": 20.0}}
     won = success(job, result={"bytes": 7, "sha256": "ab"}, notes=["palette_expanded"], metrics=metrics, units=12)
-    assert jobs.succeed([won]) == {job.id}
+    assert jobs.succeed([won]) == {(job.id, job.token)}
     done = now(jobs, job)
     assert (done.state, done.result, done.result_key, done.notes) == (State.SUCCEEDED, won.result, won.result_key, ["palette_expanded"])
     assert (done.progress_done, done.progress_total, done.metrics) == (12, 12, metrics)
@@ -231,11 +231,23 @@ def test_of_a_group_only_the_attempts_that_are_still_ours_succeed(jobs: Jobs, en
     group = jobs.claim("w1", [Lane.INTERACTIVE], PLENTY, idle=True)
     jobs.cancel("local", group[1].id)
     metrics = {"protocol": "lacuna-1", "output": {"psnr": 1.0}}
-    assert jobs.succeed([success(job, metrics=metrics) for job in group]) == {group[0].id, group[2].id}
+    assert jobs.succeed([success(job, metrics=metrics) for job in group]) == {(group[0].id, 1), (group[2].id, 1)}
     assert [now(jobs, job).state for job in group] == [State.SUCCEEDED, State.CANCELED, State.SUCCEEDED]
     assert now(jobs, group[1]).result is None
     with engine.begin() as connection:
         assert set(connection.execute(select(job_metrics.c.job_id)).scalars()) == {group[0].id, group[2].id}
+
+
+def test_of_a_lost_attempt_and_the_one_that_took_over_in_one_group_only_the_latter_succeeds(
+    jobs: Jobs, engine: Engine, new_job: MakesJobs
+) -> None:
+    jobs.accept(new_job())
+    lost = claimed(jobs)
+    _reaped(jobs, engine, lost)
+    rewrite(engine, lost.id, due_at=now_ms())
+    ours = claimed(jobs)
+    assert jobs.succeed([success(lost), success(ours)]) == {(ours.id, ours.token)}
+    assert now(jobs, ours).result_key == success(ours).result_key
 
 
 def test_an_empty_group_succeeds_with_nothing(jobs: Jobs) -> None:
@@ -634,7 +646,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.engine, self.new_job = engine, new_job
         self.jobs = Jobs(engine, lease_seconds=30)
         self.believed: dict[str, Believed] = {}
-        self.succeeded: list[str] = []
+        self.succeeded: list[tuple[str, int]] = []
         self.tokens: dict[str, int] = {}
         self.final: dict[str, dict[str, Any]] = {}
         with engine.begin() as connection:

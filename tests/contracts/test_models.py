@@ -157,7 +157,7 @@ def test_an_added_model_is_in_preparation_until_its_job_succeeded_and_then_serve
 
     (claimed,) = jobs.claim("w:1", [Lane.TRAIN], 1, idle=True)
     key = blob_key(ONE, "exported.1")
-    assert jobs.succeed([Success(claimed, {"bytes": 1}, key, [])]) == {added.id}
+    assert jobs.succeed([Success(claimed, {"bytes": 1}, key, [])]) == {(added.id, claimed.token)}
     assert registry.resolve("denoise", "mine", "local").reference == "mine@1"
     assert registry.kept_parts([ONE]) == {ONE: {blob_key(ONE, "weights"), key}}
 

@@ -65,7 +65,7 @@ class _DyingFile:
 class DyingJobs(Jobs):
     point = ""
 
-    def succeed(self, group: Sequence[Success]) -> frozenset[str]:
+    def succeed(self, group: Sequence[Success]) -> frozenset[tuple[str, int]]:
         if self.point == "synced":
             die()
         done = super().succeed(group)

@@ -67,7 +67,7 @@ class Recording(Jobs):
         self.after: list[Exception] = []  # raised after it: the answer was lost
         self.poison = ""
 
-    def succeed(self, group: Sequence[Success]) -> frozenset[str]:
+    def succeed(self, group: Sequence[Success]) -> frozenset[tuple[str, int]]:
         self.groups.append([success.job.id for success in group])
         if self.before:
             raise self.before.pop()
