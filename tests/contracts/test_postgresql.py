@@ -67,6 +67,12 @@ def test_reaping_passes_over_a_job_that_somebody_writes_just_now(jobs: Jobs, eng
     assert [job.id for job in reaped] == [second.id]
 
 
+def test_claiming_passes_over_a_job_that_somebody_writes_just_now(jobs: Jobs, engine: Engine, new_job: MakesJobs) -> None:
+    first, second = (jobs.accept(new_job(pixels=1000)) for _ in range(2))
+    (group,) = while_locked(engine, first, lambda: jobs.claim("w", [Lane.INTERACTIVE], 10**9, idle=True))
+    assert [job.id for job in group] == [second.id]
+
+
 def test_the_first_jobs_of_an_owner_may_come_at_once(jobs: Jobs, engine: Engine, new_job: MakesJobs) -> None:
     with engine.begin() as connection:
         connection.execute(insert(owners).values(id="new", created_at=0))
