@@ -1,8 +1,9 @@
 """Whose turn it is. A flow is one owner's single jobs, or one of their batches, in one lane.
 
-Start-time fair queueing: each job gets its place when it is accepted (store.py), its cost behind the later of two: V, the
-turn last claimed in the lane, where a flow starts that was quiet; and the last turn of its flow, for a flow with much waiting
-queues behind itself. So nobody waits for more than their share of others.
+Self-clocked fair queueing (Golestani 1994): each job gets its place when it is accepted (store.py), its cost behind the later
+of two: V, the turn last claimed in the lane, where a flow starts that was quiet; and the last turn of its flow, for a flow with
+much waiting queues behind itself. So nobody waits for more than their share: while a flow waits, no other of its lane is
+served more than it by more than the cost of one job of each (tests/contracts/test_moves.py says why).
 """
 
 from collections.abc import Sequence
