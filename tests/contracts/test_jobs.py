@@ -3,14 +3,11 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 from sqlalchemy import Engine, delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
@@ -18,7 +15,7 @@ from shared.database.engine import clock_ms, now_ms, open_database
 from shared.database.tables import batches, flows, job_metrics, lanes, owners, reservations
 from shared.database.tables import jobs as rows
 from shared.errors import Outcome, Refused
-from shared.jobs.job import FINAL, MOVES, PREVIEWS, Job, Lane, Move, State, Success, blob_key, preview_part, result_part
+from shared.jobs.job import MOVES, PREVIEWS, Job, Lane, Move, State, Success, blob_key, preview_part, result_part
 from shared.jobs.store import Jobs, Replay, Reservation
 from tests.conftest import MakesJobs
 
@@ -623,129 +620,6 @@ def test_a_lapsed_attempt_is_reaped_once_however_many_reap(stores: list[Jobs], j
     job = claimed(jobs)
     lapse(engine, job)
     assert sum(len(reaped) for reaped in at_once([store.reap for store in stores])) == 1
-
-
-# -- any order ----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Believed:
-    """What the table of moves says of a job."""
-
-    state: State
-    token: int
-    attempts: int
-    max_attempts: int
-
-
-class AnyOrder(RuleBasedStateMachine):
-    """Moves in any order, by attempts that are current or long lost, against a model of a few lines."""
-
-    def __init__(self, engine: Engine, new_job: MakesJobs) -> None:
-        super().__init__()
-        self.engine, self.new_job = engine, new_job
-        self.jobs = Jobs(engine, lease_seconds=30)
-        self.believed: dict[str, Believed] = {}
-        self.succeeded: list[tuple[str, int]] = []
-        self.tokens: dict[str, int] = {}
-        self.final: dict[str, dict[str, Any]] = {}
-        with engine.begin() as connection:
-            connection.execute(delete(rows))
-
-    attempts: Bundle[Job] = Bundle("attempts")
-
-    @rule(max_attempts=st.integers(1, 3), pixels=st.sampled_from([1_000, 2_000_000]))
-    def accept(self, max_attempts: int, pixels: int) -> None:
-        job = self.jobs.accept(self.new_job(max_attempts=max_attempts, pixels=pixels))
-        self.believed[job.id] = Believed(State.QUEUED, 0, 0, max_attempts)
-
-    @rule(target=attempts)
-    def claim(self) -> Any:
-        with self.engine.begin() as connection:  # as if every delay were over
-            connection.execute(update(rows).where(rows.c.state == State.QUEUED).values(due_at=0))
-        group = self.jobs.claim("w1", [Lane.INTERACTIVE], PLENTY, idle=True)
-        waiting = [job_id for job_id, job in self.believed.items() if job.state is State.QUEUED]
-        assert bool(group) == bool(waiting)
-        for job in group:
-            believed = self.believed[job.id]
-            assert believed.state is State.QUEUED
-            believed.state, believed.token, believed.attempts = State.RUNNING, believed.token + 1, believed.attempts + 1
-            assert (job.token, job.attempts) == (believed.token, believed.attempts)
-        return multiple(*group)
-
-    def ours(self, job: Job) -> Believed | None:
-        believed = self.believed[job.id]
-        return believed if believed.state is State.RUNNING and believed.token == job.token else None
-
-    def end(self, job: Job, touched: object, state: State, given_back: int = 0) -> None:
-        believed = self.ours(job)
-        assert bool(touched) == (believed is not None)
-        if believed is not None:
-            believed.state, believed.attempts = state, believed.attempts - given_back
-
-    @rule(job=attempts)
-    def renew(self, job: Job) -> None:
-        assert bool(MAKE[Move.RENEW](self.jobs, job)) == (self.ours(job) is not None)
-
-    @rule(job=attempts)
-    def succeed(self, job: Job) -> None:
-        won = self.jobs.succeed([success(job)])
-        self.succeeded += won
-        self.end(job, won, State.SUCCEEDED)
-
-    @rule(job=attempts)
-    def fail(self, job: Job) -> None:
-        self.end(job, self.jobs.fail(job, BROKEN), State.FAILED)
-
-    @rule(job=attempts)
-    def retry(self, job: Job) -> None:
-        believed = self.believed[job.id]
-        again = State.QUEUED if believed.attempts < believed.max_attempts else State.FAILED
-        self.end(job, self.jobs.retry(job, PASSING, delay_seconds=1), again)
-
-    @rule(job=attempts)
-    def release(self, job: Job) -> None:
-        self.end(job, self.jobs.release(job), State.QUEUED, given_back=1)
-
-    @rule(job=attempts)
-    def lapse_and_reap(self, job: Job) -> None:
-        believed = self.ours(job)
-        if believed is not None:
-            lapse(self.engine, job)
-        again = State.QUEUED if self.believed[job.id].attempts < self.believed[job.id].max_attempts else State.FAILED
-        self.end(job, self.jobs.reap(), again)
-
-    @rule(job=attempts)
-    def cancel(self, job: Job) -> None:
-        believed = self.believed[job.id]
-        waits_or_runs = believed.state in (State.QUEUED, State.RUNNING)
-        assert (self.jobs.cancel("local", job.id) is not None) == waits_or_runs
-        if waits_or_runs:
-            believed.state, believed.token = State.CANCELED, believed.token + 1
-
-    @invariant()
-    def every_row_is_as_believed(self) -> None:
-        with self.engine.begin() as connection:
-            found = {one.id: dict(one._mapping) for one in connection.execute(select(rows))}
-        assert found.keys() == self.believed.keys()
-        for job_id, one in found.items():
-            believed = self.believed[job_id]
-            assert (one["state"], one["token"], one["attempts"]) == (believed.state, believed.token, believed.attempts)
-            assert 0 <= one["attempts"] <= one["max_attempts"]
-            assert one["token"] >= self.tokens.get(job_id, 0), "a token fell"
-            self.tokens[job_id] = one["token"]
-            assert self.final.get(job_id, one) == one, "a final row changed"
-            if believed.state in FINAL:
-                self.final[job_id] = one
-
-    @invariant()
-    def nothing_succeeds_twice(self) -> None:
-        assert len(self.succeeded) == len(set(self.succeeded))
-
-
-def test_moves_in_any_order_keep_the_promises_of_the_table(engine: Engine, new_job: MakesJobs) -> None:
-    limited = settings(max_examples=25, stateful_step_count=25, suppress_health_check=list(HealthCheck))
-    run_state_machine_as_test(lambda: AnyOrder(engine, new_job), settings=limited)  # type: ignore[arg-type]  # any callable will do
 
 
 # -- reading ------------------------------------------------------------------------------------------------------------------
