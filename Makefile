@@ -6,11 +6,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 EXPORTED := $(patsubst %/weights.safetensors,%/openvino/export.json,$(wildcard trainer/pretrained/*/weights.safetensors))
 
-.PHONY: help demo up test lint fuzz schema bench serving lock
+.PHONY: help demo up test lint fuzz schema faults ablations bench serving lock
 .DEFAULT_GOAL := help
 
 help: ## list these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
 
 .venv/.ready: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Lacuna needs Python 3.11 to 3.13; this is {v[0]}.{v[1]}. Say: make PYTHON=python3.12 …")'
@@ -44,6 +44,12 @@ fuzz: .venv/.ready ## send 2 000 damaged files of every format through the servi
 
 schema: .venv/.ready ## ask the API whatever its own description allows, and much else (minutes; EXAMPLES of each operation)
 	@EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest -q tests/contracts/test_api_schema.py
+
+faults: .venv/.ready $(EXPORTED) ## put every promise under fire, N times at most (an hour for 100); writes docs/reliability.md
+	@$(BIN)/python -m tests.faults.matrix $(or $(N),100) --write
+
+ablations: .venv/.ready $(EXPORTED) ## take every mechanism of the promises away once, and see the matrix notice (ten minutes)
+	@$(BIN)/python -m tests.faults.ablations
 
 bench: .venv/.ready $(EXPORTED) ## measure engine and service on this machine (minutes; let it be alone)
 	@$(BIN)/python -m benchmarks.engine

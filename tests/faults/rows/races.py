@@ -1,0 +1,66 @@
+"""What users do while a worker is about to commit, and what goes wrong within the commit itself."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+
+from tests.faults import pictures
+from tests.faults.checker import SUCCEEDS, Told
+from tests.faults.row import PICTURES, Repetition, Row, all_succeed
+from tests.faults.service import Service
+
+CANCELED = frozenset({"canceled"})
+
+
+def canceled(service: Service, random: Random) -> Told:
+    """Cancel about when the job ends: whoever is told that it is canceled never sees a result of it."""
+    seconds = 0.2
+    ends = {}
+    for job_id in [service.insist(pictures.slow(seconds, seed)) for seed in range(3)]:
+        time.sleep(random.uniform(0, seconds))
+        answer = service.http.post(f"/v1/jobs/{job_id}/cancel")
+        assert answer.status_code in (200, 409), answer.text
+        ends[job_id] = CANCELED if answer.status_code == 200 else SUCCEEDS
+    return Told(ends, time.time())
+
+
+def deleted(service: Service, random: Random) -> Told:
+    """Cancel and delete, each again and again from clients of their own, while the job is claimed, runs and ends."""
+    job_id = service.insist(random.choice(PICTURES))
+
+    def delete(_: int) -> bool:
+        return service.http.delete(f"/v1/jobs/{job_id}").status_code == 204
+
+    def cancel(_: int) -> bool:
+        return service.http.post(f"/v1/jobs/{job_id}/cancel").status_code == 200
+
+    with ThreadPoolExecutor(4) as clients:
+        gone = clients.map(delete, range(40))
+        if random.random() < 0.5:
+            list(clients.map(cancel, range(3)))
+    done = frozenset({job_id}) if any(gone) else frozenset()
+    return Told({job_id: SUCCEEDS | CANCELED}, time.time(), deleted=done)
+
+
+def struck(fault: str, *points: str) -> Repetition:
+    """A trap at one of these points."""
+
+    def once(service: Service, random: Random) -> Told:
+        point = random.choice(points)
+        service.lay(point, fault)
+        job_ids = [service.insist(random.choice(PICTURES)) for _ in range(2)]
+        service.sprung(point)
+        return all_succeed(job_ids)
+
+    return once
+
+
+COMMITS = ("worker before succeed", "worker after succeed", "api before accept", "api after take_turn", "api after accept")
+WRITES = ("worker before write", "worker after write", "worker before place", "worker before sync", "api before write", "api before sync")
+
+ROWS = (
+    Row("cancel about when the job ends", ("P2", "P6"), canceled),
+    Row("cancel and delete again and again while the job runs", ("P2", "P6", "P9"), deleted),
+    Row("no answer to a COMMIT", ("P1", "P2"), struck("away", *COMMITS)),
+    Row("the disk full in mid-upload or mid-result", ("P1", "P2", "P9"), struck("full", *WRITES)),
+)

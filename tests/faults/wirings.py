@@ -1,0 +1,229 @@
+"""What a program can be rewired with: a tiny network, traps at its steps, and the mechanisms it can do without, one by one.
+
+None of it is a switch of the product: each is a function that changes it in the process of a test, given the module that runs.
+"""
+
+import ctypes
+import importlib.util
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import true
+
+from shared import children
+from shared.bells.ringer import BackgroundRinger
+from shared.blobs.local import LocalBlobs, LocalDraft
+from shared.jobs import store
+from shared.jobs.job import Move, Success
+from shared.jobs.store import Jobs
+from tests.faults import pictures, traps
+from trainer.execution import Described, choice
+from worker import keeper
+
+PROGRAMS = {"gunicorn": "api", "worker.app": "worker", "worker.alone": "alone", "worker.upkeep": "upkeep", "worker.guardian": "guardian"}
+OVERDUE_SECONDS = 10.0  # instead of a minute
+RESERVED_MS = 2_000  # the same
+
+
+def _put(holder: Any, **values: Any) -> None:
+    """Replace what a module or class has."""
+    for name, value in values.items():
+        setattr(holder, name, value)
+
+
+class Tiny:
+    """Half the picture, half its neighbour to the left; what the first pixel says besides."""
+
+    multiple = 1
+    halo = 1
+    bytes_per_pixel = 24
+    described = Described("tiny", "float32", "cpu")
+
+    def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        seconds, poison = pictures.told(inputs[0])
+        if poison == "segfault":
+            ctypes.string_at(0)
+        elif poison == "killed":  # what the kernel does when memory is out
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif poison == "loop":
+            while True:
+                pass
+        elif poison == "hang":
+            ctypes.PyDLL(None).pause()
+        time.sleep(seconds)
+        mixed: NDArray[np.float32] = np.float32(0.5) * (inputs[0] + np.roll(inputs[0], 1, axis=2))
+        return mixed
+
+
+class TinyExecutor:
+    """Whose every network is `Tiny`."""
+
+    def load(self, artifact: Path, look: Callable[[], None] = lambda: None) -> Tiny:
+        return Tiny()
+
+    def describe(self) -> Described:
+        return Tiny.described
+
+
+def tiny(module: str) -> None:
+    """The tiny network, on a machine without TensorFlow, so without a trainer; times that no setting sets, scaled down."""
+    if module == "server.cli":
+        find_spec = importlib.util.find_spec
+        _put(importlib.util, find_spec=lambda name, *rest: None if name == "tensorflow" else find_spec(name, *rest))
+    _put(choice, choose=lambda *_: TinyExecutor())
+    _put(keeper, BASE_DEADLINE_SECONDS=OVERDUE_SECONDS)
+    _put(store, RESERVED_MS=RESERVED_MS)
+
+
+def trapped(module: str) -> None:
+    """Traps before and after each step: `api before sync`, `worker after succeed` and so on."""
+    home, program = Path(os.environ["LACUNA_HOME"]), PROGRAMS.get(module, module)
+
+    def trap(holder: Any, name: str) -> None:
+        step = getattr(holder, name)
+        called = name.strip("_")
+
+        @wraps(step)
+        def between(*arguments: Any, **named: Any) -> Any:
+            traps.strike(home, f"{program} before {called}")
+            answer = step(*arguments, **named)
+            traps.strike(home, f"{program} after {called}")
+            return answer
+
+        _put(holder, **{name: between})
+
+    for holder, *names in STEPS:
+        for name in names:
+            trap(holder, name)
+
+
+STEPS: tuple[tuple[Any, *tuple[str, ...]], ...] = (
+    (LocalDraft, "write", "place"),
+    (LocalBlobs, "open", "sync"),
+    (Jobs, "accept", "claim", "succeed", "keep", "reap", "release", "retry"),
+    (store, "_take_turn"),  # within the transaction that inserts
+    (BackgroundRinger, "ring"),
+)
+
+
+# -- ablations: each takes one mechanism away ---------------------------------------------------------------------------
+
+
+def no_token(_module: str) -> None:
+    """A commit by whoever comes, whatever became of the job meanwhile."""
+
+    fenced, committed = store._may, Jobs.succeed
+
+    def succeed(self: Jobs, group: Sequence[Success]) -> frozenset[tuple[str, int]]:
+        current = []
+        for success in group:
+            job = self.get(success.job.id)
+            assert job is not None
+            current.append(replace(success, job=replace(success.job, token=job.token)))
+        committed(self, current)
+        return frozenset(success.attempt for success in group)
+
+    _put(Jobs, succeed=succeed)
+    _put(store, _may=lambda move: true() if move is Move.SUCCEED else fenced(move))
+
+
+def no_looking(module: str) -> None:
+    """Nobody looks for work by themselves: not the workers, and upkeep does not ring again."""
+    if module == "worker.app":
+        from worker.looker import Looker
+
+        _put(Looker, start=lambda _: None, stop=lambda _: None)
+    if module == "worker.upkeep":
+        from worker.upkeep import ringer
+
+        _put(ringer, ring_again=lambda *_: None)
+
+
+def no_ringing(_module: str) -> None:
+    """No bell is ever rung."""
+    _put(BackgroundRinger, ring=lambda *_: None)
+
+
+def no_lone_child(_module: str) -> None:
+    """Who has lost a worker runs again among all others."""
+    retry = Jobs.retry
+    _put(Jobs, retry=lambda self, job, outcome, delay, **_: retry(self, job, outcome, delay))
+
+
+def no_reservation(_module: str) -> None:
+    """Nobody looks whether a request was there before."""
+    _put(Jobs, reserve=lambda *_: None)
+
+
+def row_first(module: str) -> None:
+    """The API inserts the row, and publishes the upload behind it."""
+    if module != "gunicorn":
+        return
+    waiting = threading.local()
+    place, sync, accept = LocalDraft.place, LocalBlobs.sync, Jobs.accept
+
+    def later(*call: Any) -> None:
+        waiting.calls = [*getattr(waiting, "calls", []), call]
+
+    def accepted(*arguments: Any) -> Any:
+        job = accept(*arguments)
+        for step, *given in waiting.__dict__.pop("calls"):
+            step(*given)
+        return job
+
+    _put(LocalDraft, place=lambda *given: later(place, *given))
+    _put(LocalBlobs, sync=lambda *given: later(sync, *given))
+    _put(Jobs, accept=accepted)
+
+
+def no_sweeper(module: str) -> None:
+    """What nobody names stays."""
+    if module == "worker.upkeep":
+        from worker.upkeep import sweeper
+
+        _put(sweeper, sweep=lambda *_: 0)
+
+
+def no_lifeline(_module: str) -> None:
+    """Children do not see that their parent is gone."""
+    _put(children, hold_lifeline=lambda *_, **__: None)
+
+
+def no_silence(module: str) -> None:
+    """The guardian waits for ever for those who have fallen silent."""
+    if module == "worker.guardian":
+        _put(children.Child, silent_seconds=0.0)
+
+
+def no_deadline(_module: str) -> None:
+    """Nothing is ever overdue."""
+    _put(keeper.Held, overdue=lambda _: False)
+
+
+def no_guard(module: str) -> None:
+    """What comes out of Redis is given to Kombu as it is."""
+    from kombu.transport import redis as plain
+
+    from shared.bells import celery
+
+    if module == "worker.app":
+        _put(celery.GuardedTransport, _deliver=plain.Transport._deliver)
+        _put(celery.GuardedChannel, _brpop_read=plain.Channel._brpop_read)
+
+
+WIRINGS: dict[str, Callable[[str], None]] = {
+    wiring.__name__: wiring
+    for wiring in (
+        tiny, trapped, no_token, no_looking, no_ringing, no_lone_child, no_reservation, row_first, no_sweeper, no_lifeline, no_silence,
+        no_deadline, no_guard,
+    )
+}  # fmt: skip
