@@ -69,7 +69,7 @@ class Checker:
         sha256 = hashlib.sha256(answer.content).hexdigest()
         if sha256 != row["result"]["sha256"]:
             yield f"{job_id} has another result than its row says"
-        if sha256 != self._undisturbed.get(row["input"]["sha256"], sha256):
+        if sha256 != self._undisturbed.get(row["input"]["sha256"]):
             yield f"{job_id} has another result than an undisturbed run"
 
     def at_the_end(self) -> list[str]:

@@ -30,7 +30,9 @@ class Row:
     once: Repetition
     wirings: str = "tiny,trapped"
     settings: Mapping[str, str] = field(default_factory=dict)
+    pictures: tuple[bytes, ...] = ()  # that it posts beside `PICTURES`
     slow: bool = False  # a repetition takes more than five seconds
+    long_only: bool = False  # left out of `make test`, which has a row much like it
 
     def repetitions(self, most: int) -> int:
         """How often the long form runs it, if a quick row of the first promises is run `most` times."""
@@ -56,7 +58,7 @@ def run(rows: Sequence[Row], database: str, repetitions: int, seed: int, without
     """
     wirings = ",".join(name for name in (rows[0].wirings, without) if name)
     with _folder() as folder, serving(folder, database, wirings, dict(rows[0].settings)) as service:
-        checker = Checker(service, undisturbed(service))
+        checker = Checker(service, undisturbed(service, [*PICTURES, *(picture for row in rows for picture in row.pictures)]))
         found = [_repeated(row, service, checker, database, repetitions, seed) for row in rows]
         found[-1].complaints += checker.at_the_end()
     return found
@@ -78,9 +80,9 @@ def _repeated(row: Row, service: Service, checker: Checker, database: str, repet
     return found
 
 
-def undisturbed(service: Service) -> dict[str, str]:
-    """The hash of each of `PICTURES` → that of its result, while nothing happens."""
-    service.ended([service.insist(picture) for picture in PICTURES])
+def undisturbed(service: Service, some: Iterable[bytes]) -> dict[str, str]:
+    """The hash of each of some pictures → that of its result, while nothing happens."""
+    service.ended([service.insist(picture) for picture in some])
     return {row["input"]["sha256"]: row["result"]["sha256"] for row in service.rows().values()}
 
 

@@ -64,22 +64,15 @@ class Tiny:
         return mixed
 
 
-class TinyExecutor:
-    """Whose every network is `Tiny`."""
-
-    def load(self, artifact: Path, look: Callable[[], None] = lambda: None) -> Tiny:
-        return Tiny()
-
-    def describe(self) -> Described:
-        return Tiny.described
-
-
 def tiny(module: str) -> None:
     """The tiny network, on a machine without TensorFlow, so without a trainer; times that no setting sets, scaled down."""
     if module == "server.cli":
         find_spec = importlib.util.find_spec
         _put(importlib.util, find_spec=lambda name, *rest: None if name == "tensorflow" else find_spec(name, *rest))
-    _put(choice, choose=lambda *_: TinyExecutor())
+    if module in ("worker.app", "worker.alone"):
+        from tests.promises.wiring import Running  # brings half of a worker along
+
+        _put(choice, choose=lambda *_: Running(Tiny()))
     _put(keeper, BASE_DEADLINE_SECONDS=OVERDUE_SECONDS)
     _put(store, RESERVED_MS=RESERVED_MS)
 

@@ -18,8 +18,11 @@ AT_ONCE = 50
 
 def killed_at_a_step(service: Service, random: Random) -> Told:
     """SIGKILL between the upload and the bell; the client sends the same again with the same key."""
-    service.lay(f"api {random.choice(STEPS)}")
-    return all_succeed([service.insist(random.choice(PICTURES))])
+    point = f"api {random.choice(STEPS)}"
+    service.lay(point)
+    job_id = service.insist(random.choice(PICTURES))
+    service.sprung(point)
+    return all_succeed([job_id])
 
 
 def the_same_at_once(service: Service, random: Random) -> Told:

@@ -9,15 +9,16 @@ from tests.faults.checker import SUCCEEDS, Told
 from tests.faults.row import PICTURES, Repetition, Row, all_succeed
 from tests.faults.service import Service
 
+SECONDS = 0.2
+SHORT = tuple(pictures.slow(SECONDS, seed) for seed in range(3))
 CANCELED = frozenset({"canceled"})
 
 
 def canceled(service: Service, random: Random) -> Told:
     """Cancel about when the job ends: whoever is told that it is canceled never sees a result of it."""
-    seconds = 0.2
     ends = {}
-    for job_id in [service.insist(pictures.slow(seconds, seed)) for seed in range(3)]:
-        time.sleep(random.uniform(0, seconds))
+    for job_id in [service.insist(picture) for picture in SHORT]:
+        time.sleep(random.uniform(0, SECONDS))
         answer = service.http.post(f"/v1/jobs/{job_id}/cancel")
         assert answer.status_code in (200, 409), answer.text
         ends[job_id] = CANCELED if answer.status_code == 200 else SUCCEEDS
@@ -59,7 +60,7 @@ COMMITS = ("worker before succeed", "worker after succeed", "api before accept",
 WRITES = ("worker before write", "worker after write", "worker before place", "worker before sync", "api before write", "api before sync")
 
 ROWS = (
-    Row("cancel about when the job ends", ("P2", "P6"), canceled),
+    Row("cancel about when the job ends", ("P2", "P6"), canceled, pictures=SHORT),
     Row("cancel and delete again and again while the job runs", ("P2", "P6", "P9"), deleted),
     Row("no answer to a COMMIT", ("P1", "P2"), struck("away", *COMMITS)),
     Row("the disk full in mid-upload or mid-result", ("P1", "P2", "P9"), struck("full", *WRITES)),

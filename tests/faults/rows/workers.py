@@ -4,8 +4,6 @@ import signal
 import time
 from random import Random
 
-import psutil
-
 from tests.faults import pictures
 from tests.faults.checker import SUCCEEDS, Told
 from tests.faults.row import PICTURES, Repetition, Row, all_succeed, posted
@@ -13,6 +11,7 @@ from tests.faults.service import Service
 from tests.promises.programs import eventually
 
 STEPS = ("after claim", "before open", "after write", "after place", "before sync", "after sync", "before succeed", "after succeed")
+LONG = pictures.slow(4.0)  # longer than the grace
 PATIENT = {"LACUNA_SILENCE_SECONDS": "60"}  # the guardian leaves the frozen to upkeep
 
 
@@ -66,13 +65,13 @@ def frozen_for_good(service: Service, random: Random) -> Told:
 
 def stopped(service: Service, random: Random) -> Told:
     """SIGTERM to everything in mid-work, and a new start: what did not end within the grace is given back, and that counts for nothing."""
-    job_ids = [*posted(service, random), *(service.insist(pictures.slow(4.0)) for _ in range(2))]
+    job_ids = [*posted(service, random), *(service.insist(LONG) for _ in range(2))]
     eventually("one of them runs", lambda: any(row["state"] == "running" for row in service.rows().values()))
     up = next(process for process in service.started if process is not service.redis and process.poll() is None)
     up.terminate()
     up.wait(60)
-    left = [psutil.Process(process.pid).cmdline() for process in service.processes("tests.faults")]
-    assert not left, left
+    left = service.processes("tests.faults")
+    assert not left, f"left behind by a shutdown: {left}"
     service.up()
     return all_succeed(job_ids, 1)
 
@@ -91,15 +90,15 @@ def poisoned(what: str) -> Repetition:
 
 
 ROWS = (
-    Row("SIGKILL of the worker at a random moment", ("P1", "P2", "P3"), killed("worker.app worker"), slow=True),
+    Row("SIGKILL of the worker at a random moment", ("P1", "P2", "P3"), killed("worker.app worker"), slow=True, long_only=True),
     Row("SIGKILL of the worker at each step of an attempt", ("P1", "P2", "P3", "P9"), killed_at_a_step, slow=True),
     Row("SIGKILL of the guardian", ("P1", "P2", "P3", "P9"), killed("worker.guardian worker"), slow=True),
     Row("SIGKILL of upkeep", ("P1", "P3"), killed("worker.upkeep")),
     Row("SIGSTOP of the worker beyond its lease, then SIGCONT", ("P2", "P3"), frozen, settings=PATIENT, slow=True),
-    Row("SIGSTOP of the worker for good", ("P1", "P3"), frozen_for_good, slow=True),
-    Row("SIGTERM of everything under load, and a new start", ("P1", "P9"), stopped, slow=True),
-    Row("poison: a crash in native code", ("P5",), poisoned("segfault"), slow=True),
-    Row("poison: killed, as when memory is out", ("P5",), poisoned("killed"), slow=True),
-    Row("poison: a loop without end", ("P5",), poisoned("loop"), slow=True),
+    Row("SIGSTOP of the worker for good", ("P1", "P3"), frozen_for_good, slow=True, long_only=True),
+    Row("SIGTERM of everything under load, and a new start", ("P1", "P9"), stopped, pictures=(LONG,), slow=True),
+    Row("poison: a crash in native code", ("P5",), poisoned("segfault"), slow=True, long_only=True),
+    Row("poison: killed, as when memory is out", ("P5",), poisoned("killed"), slow=True, long_only=True),
+    Row("poison: a loop without end", ("P5",), poisoned("loop"), slow=True, long_only=True),
     Row("poison: native code that never returns and holds the GIL", ("P5",), poisoned("hang"), slow=True),
 )
