@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 import httpx
+import psutil
 
 from tests.faults import pictures, traps
 from tests.faults.checker import SUCCEEDS, Checker, Told
@@ -71,8 +72,8 @@ def _repeated(row: Row, service: Service, checker: Checker, database: str, repet
             told = row.once(service, Random(f"{seed} {number}"))  # noqa: S311  # to be repeated
             traps.lift(service.folder)
             complaints, recovery = checker.after(told)
-        except (AssertionError, httpx.TransportError) as error:  # it never happened: what follows would tell nothing
-            found.complaints.append(f"{number}: {error}")
+        except (AssertionError, httpx.TransportError, psutil.Error) as error:  # it went another way: what follows would tell nothing
+            found.complaints.append(f"{number}: {error!r}")
             break
         found.complaints += [f"{number}: {complaint}" for complaint in complaints]
         found.recoveries.append(recovery)
