@@ -28,7 +28,7 @@ TIMES = {
 def free_port() -> int:
     """One that nobody has; and below those that the system gives to clients, one of which could have it until a program listens."""
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = random.randrange(20_000, 32_000)  # noqa: S311  # nobody is to be kept from guessing it
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port
