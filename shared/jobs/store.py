@@ -86,11 +86,23 @@ _ACCEPT = insert(jobs).values(
     rung_at=now_ms(), due_at=now_ms(), created_at=now_ms(), changed_at=now_ms(),
 ).returning(*_columns)  # fmt: skip
 _v = select(lanes.c.v).where(lanes.c.name == flows.c.lane).scalar_subquery()
+_its_flow = and_(flows.c.owner_id == bindparam("owner"), flows.c.batch_id == "", flows.c.lane == bindparam("in_lane"))
 _TAKE_TURN = (
     update(flows)
-    .where(flows.c.owner_id == bindparam("owner"), flows.c.batch_id == "", flows.c.lane == bindparam("in_lane"))
+    .where(_its_flow)
     .values(last_turn=case((flows.c.last_turn > _v, flows.c.last_turn), else_=_v) + bindparam("cost_mpx"))
     .returning(flows.c.last_turn)
+)
+_LOCK_FLOW = select(flows.c.last_turn).where(_its_flow).with_for_update()
+_last_waiting = (
+    select(func.max(jobs.c.turn))
+    .where(jobs.c.owner_id == flows.c.owner_id, jobs.c.lane == flows.c.lane, jobs.c.batch_id.is_(None), jobs.c.state == _queued)
+    .scalar_subquery()
+)
+_GIVE_TURN_BACK = (
+    update(flows)
+    .where(_its_flow, flows.c.last_turn == bindparam("turn"))
+    .values(last_turn=case((_last_waiting > _v, _last_waiting), else_=_v))
 )
 _ONE = select(*_columns).where(jobs.c.id == bindparam("id"))
 _OWNED = _ONE.where(jobs.c.owner_id == bindparam("owner_id"))
@@ -385,7 +397,9 @@ class Jobs:
         with self._engine.begin() as connection:
             row = connection.execute(statement).one_or_none()
             canceled = _job(row) if row is not None else None
-            _settle_models(connection, [canceled] if canceled else [])
+            if canceled is not None:
+                _settle_models(connection, [canceled])
+                _give_turn_back(connection, canceled)  # last, as whoever accepts a model's job locks the model before the flow
         if canceled is not None:
             events.emit("job.canceled", job_id=job_id)
         return canceled
@@ -724,6 +738,16 @@ def _take_turn(connection: Connection, new: NewJob) -> float:
         connection.execute(first.on_conflict_do_nothing())
         turn = float(connection.execute(_TAKE_TURN, place).scalar_one())
     return turn
+
+
+def _give_turn_back(connection: Connection, canceled: Job) -> None:
+    """If it was the last of its flow, the flow goes on behind the last that still waits, or at V.
+
+    Two statements: the second must see what those did who held the lock until now.
+    """
+    flow = {"owner": canceled.owner_id, "in_lane": canceled.lane}
+    connection.execute(_LOCK_FLOW, flow)
+    connection.execute(_GIVE_TURN_BACK, {**flow, "turn": canceled.turn})
 
 
 def _fulfil(connection: Connection, reservation: Reservation, job_id: str, fingerprint: str) -> bool:

@@ -2,8 +2,9 @@
 
 Self-clocked fair queueing (Golestani 1994): each job gets its place when it is accepted (store.py), its cost behind the later
 of two: V, the turn last claimed in the lane, where a flow starts that was quiet; and the last turn of its flow, for a flow with
-much waiting queues behind itself. So nobody waits for more than their share: while a flow waits, no other of its lane is
-served more than it by more than the cost of one job of each (tests/contracts/test_moves.py says why).
+much waiting queues behind itself. When its last job is canceled, a flow goes on behind the last that still waits. So nobody
+waits for more than their share: while a flow waits, no other of its lane is served more than it by more than the cost of one
+job of each (tests/contracts/test_moves.py says why).
 """
 
 from collections.abc import Sequence

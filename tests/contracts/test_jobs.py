@@ -481,6 +481,38 @@ def test_a_turn_is_the_cost_behind_the_later_of_lane_and_flow(jobs: Jobs, engine
     assert [jobs.accept(new_job()).turn for _ in range(2)] == pytest.approx([100 + cost, 100 + 2 * cost])
 
 
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_what_is_canceled_while_it_waits_gives_its_turns_back(newest_first: bool, jobs: Jobs, engine: Engine, new_job: MakesJobs) -> None:
+    with engine.begin() as connection:
+        connection.execute(insert(owners).values(id="bert", created_at=0))
+    for _ in range(10):
+        jobs.accept(new_job())
+    canceled = [jobs.accept(new_job(owner_id="bert")).id for _ in range(5)]
+    for job_id in canceled[:: -1 if newest_first else 1]:
+        jobs.cancel("bert", job_id)
+    again = jobs.accept(new_job(owner_id="bert"))
+    assert jobs.position(again) == 1, "it waits behind what was canceled"
+
+
+def test_a_flow_goes_on_behind_the_last_of_it_that_still_waits(jobs: Jobs, new_job: MakesJobs) -> None:
+    first, second, third, fourth = (jobs.accept(new_job()) for _ in range(4))
+    jobs.cancel("local", second.id)
+    jobs.cancel("local", fourth.id)
+    assert jobs.accept(new_job()).turn == fourth.turn, "not directly behind the third"
+    assert [job.id for job in (first, third)] == drained(jobs, [Lane.INTERACTIVE])[:2]
+
+
+def test_a_cancel_never_puts_a_flow_before_the_turn_last_claimed(jobs: Jobs, engine: Engine, new_job: MakesJobs) -> None:
+    back = jobs.accept(new_job())
+    jobs.release(claimed(jobs))
+    with engine.begin() as connection:
+        connection.execute(update(lanes).where(lanes.c.name == Lane.INTERACTIVE).values(v=100.0))
+    last = jobs.accept(new_job())
+    jobs.cancel("local", last.id)
+    with engine.begin() as connection:
+        assert connection.execute(select(flows.c.last_turn)).scalar_one() == 100.0, f"{back.turn} waits, but that is long past"
+
+
 def test_the_lane_remembers_the_largest_turn_claimed(jobs: Jobs, engine: Engine, new_job: MakesJobs) -> None:
     first, second = jobs.accept(new_job()), jobs.accept(new_job())
 
@@ -603,6 +635,16 @@ def test_jobs_accepted_at_once_queue_behind_each_other(stores: list[Jobs], jobs:
     accepted = at_once([partial(store.accept, new_job()) for store in stores])
     turns = sorted(job.turn for job in accepted)
     assert turns == pytest.approx([1.01 * place for place in range(1, 9)])
+
+
+def test_jobs_canceled_at_once_give_all_their_turns_back(stores: list[Jobs], jobs: Jobs, new_job: MakesJobs) -> None:
+    first = jobs.accept(new_job())
+    for _ in range(5):  # a race
+        waiting = [jobs.accept(new_job()).id for _ in stores]
+        at_once([partial(store.cancel, "local", job_id) for store, job_id in zip(stores, waiting, strict=True)])
+        again = jobs.accept(new_job())
+        assert again.turn == pytest.approx(first.turn + again.cost_mpx)
+        jobs.cancel("local", again.id)
 
 
 def test_a_key_reserved_eight_times_at_once_is_reserved_once(stores: list[Jobs]) -> None:
@@ -853,11 +895,13 @@ def test_a_reservation_with_a_job_and_no_fingerprint_is_refused(jobs: Jobs, engi
         lapsed(engine, job_id="j")
 
 
-def test_keeping_and_reaping_find_their_rows_by_an_index(jobs: Jobs, engine: Engine, new_job: MakesJobs) -> None:
+def test_keeping_reaping_and_canceling_find_their_rows_by_an_index(jobs: Jobs, engine: Engine, new_job: MakesJobs) -> None:
+    waiting = jobs.accept(new_job())
     seen: list[tuple[str, Any]] = []
     event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, parameters, *_: seen.append((statement, parameters)))
     jobs.keep({("a", 1): (1, 2), ("b", 2): (0, 2)}, [("a", 1)], renew=True)
     jobs.reap()
+    jobs.cancel("local", waiting.id)
     told = [(statement, parameters) for statement, parameters in seen if statement.startswith(("UPDATE", "SELECT"))]
     with engine.connect() as connection:
         if engine.dialect.name == "postgresql":  # a table of no rows is read from end to end, if it may be
@@ -868,6 +912,7 @@ def test_keeping_and_reaping_find_their_rows_by_an_index(jobs: Jobs, engine: Eng
     assert not [plan for plan in plans if "SCAN jobs" in plan or "Seq Scan on jobs" in plan], (
         "every second, in a table of a hundred thousand"
     )
+    assert [plan for plan in plans if "ix_jobs_flow" in plan], "a cancel reads all that its owner has waiting"
 
 
 def test_where_one_runs_alone_already_others_like_it_are_passed_over(jobs: Jobs, new_job: MakesJobs) -> None:

@@ -371,6 +371,10 @@ class AnyOrder(RuleBasedStateMachine):
             return
         row.change(State.CANCELED, token=row.token + 1)
         self.touched.add(job_id)
+        if self.last[row.owner_id, row.lane] == row.turn:
+            flow = [one for one in self.model.values() if (one.owner_id, one.lane) == (row.owner_id, row.lane)]
+            waiting = [one.turn for one in flow if one.state is State.QUEUED]
+            self.last[row.owner_id, row.lane] = max([self.v[row.lane], *waiting])
         assert canceled is not None
         assert (canceled.state, canceled.token) == (State.CANCELED, row.token)
 
@@ -585,11 +589,17 @@ def test_moves_made_at_once_are_as_if_made_one_after_the_other(engine: Engine, s
 
 
 def turns_were_taken_one_after_the_other(known: AtOnce, now: Stored) -> None:
-    assert now.v[Lane.INTERACTIVE] == max((attempt.turn for attempt in known.attempts), default=0.0)
+    """But for those of jobs that were canceled: others may have them now."""
+    v = now.v[Lane.INTERACTIVE]
+    assert v == max((attempt.turn for attempt in known.attempts), default=0.0)
     for owner in OWNERS[:2]:
         accepted = sorted((job for job in known.jobs if job.owner_id == owner), key=lambda job: job.turn)
-        assert now.last.get((owner, Lane.INTERACTIVE)) == (accepted[-1].turn if accepted else None)
-        for one, next_ in itertools.pairwise(accepted):
+        waiting = [job.turn for job in accepted if now.rows[job.id]["state"] == State.QUEUED]
+        last = now.last.get((owner, Lane.INTERACTIVE))
+        assert (last is not None) == bool(accepted)
+        assert max(v, last or 0.0) == max([v, *waiting]), "the flow goes on elsewhere than behind the last that waits"
+        kept = [job for job in accepted if now.rows[job.id]["state"] != State.CANCELED]
+        for one, next_ in itertools.pairwise(kept):
             assert next_.turn - one.turn >= next_.cost_mpx - ROUNDING
 
 
@@ -607,10 +617,12 @@ class Ledger:
     at its acceptance. Let v be V when the stretch begins. What waits then has a turn of at least v. As long as flow i waits,
     the turn of its next job is at most v + what i was served since + the cost of that job; and what j is served before it has
     a smaller turn, the last of them at least v + what j was served since − the cost of the first. (This is the bound of
-    self-clocked fair queueing, Golestani 1994. It holds as long as no job is canceled or comes back into the queue.)
+    self-clocked fair queueing, Golestani 1994. It holds as long as no job comes back into the queue.) The last of a flow that
+    is canceled is as if it had never been. Any other leaves its place empty, as if it belonged to the job behind it, whose cost
+    counts for so much more.
     """
 
-    waiting: dict[Flow, list[Job]] = field(default_factory=dict)
+    waiting: dict[Flow, list[tuple[Job, float]]] = field(default_factory=dict)  # with what each counts for
     served: dict[Flow, float] = field(default_factory=dict)
     largest: dict[Flow, float] = field(default_factory=dict)
     lowest: dict[tuple[Flow, Flow], float] = field(default_factory=dict)  # how far the second led the first, at the least, since it waits
@@ -621,14 +633,26 @@ class Ledger:
         self.largest[flow] = max(self.largest.get(flow, 0.0), job.cost_mpx)
         if not self.waiting.setdefault(flow, []):
             self.lowest = {pair: lead for pair, lead in self.lowest.items() if pair[0] != flow}
-        self.waiting[flow].append(job)
+        self.waiting[flow].append((job, job.cost_mpx))
         self.compare()
 
     def serve(self, job: Job) -> None:
         flow = (job.owner_id, job.lane)
-        assert self.waiting[flow].pop(0).id == job.id, "a flow overtook itself"
-        self.served[flow] += job.cost_mpx
+        first, cost = self.waiting[flow].pop(0)
+        assert first.id == job.id, "a flow overtook itself"
+        self.served[flow] += cost
         self.compare()
+
+    def cancel(self, flow: Flow, places: list[int]) -> Iterator[Job]:
+        """One after the other, the jobs that wait there, as long as any do."""
+        waiting = self.waiting.get(flow, [])
+        for place in (place % len(waiting) for place in places if waiting):
+            job, cost = waiting.pop(place)
+            if waiting[place:]:
+                behind, its = waiting[place]
+                waiting[place] = behind, its + cost
+                self.largest[flow] = max(self.largest[flow], its + cost)
+            yield job
 
     def compare(self) -> None:
         """Every flow that waits with every other of its lane."""
@@ -644,11 +668,12 @@ sizes = st.sampled_from([SMALL, 300_000, 1_000_000, 1_500_000])
 bulk_mostly = st.sampled_from([Lane.BULK, Lane.BULK, Lane.INTERACTIVE])
 arrivals = st.tuples(st.sampled_from(OWNERS), bulk_mostly, st.sampled_from([1, 1, 2]), st.booleans(), st.integers(1, 10))
 departures = st.tuples(st.sampled_from([[Lane.BULK], [Lane.BULK], [Lane.INTERACTIVE, Lane.BULK]]), st.integers(1, 8))
+cancels = st.tuples(st.sampled_from(OWNERS), bulk_mostly, st.lists(st.sampled_from([-1, -1, -1, 0, 3]), min_size=4, max_size=12))  # places
 
 
 def test_no_flow_waits_for_more_than_its_share(engine: Engine, jobs: Jobs, new_job: MakesJobs) -> None:
     @DRAWN
-    @given(st.tuples(*[sizes] * len(OWNERS)), st.lists(st.one_of(arrivals, departures), min_size=5, max_size=12))
+    @given(st.tuples(*[sizes] * len(OWNERS)), st.lists(st.one_of(arrivals, departures, cancels), min_size=5, max_size=12))
     def hold(sizes_of: tuple[int, ...], steps: list[Any]) -> None:
         emptied(engine)
         ledger = Ledger()
@@ -665,18 +690,28 @@ def test_no_flow_waits_for_more_than_its_share(engine: Engine, jobs: Jobs, new_j
                 for job in group:
                     ledger.serve(job)
 
+        def cancel(owner: str, lane: Lane, places: list[int]) -> None:
+            for job in ledger.cancel((owner, lane), places):
+                assert jobs.cancel(owner, job.id) is not None
+
+        does: dict[int, Callable[..., None]] = {2: claim, 3: cancel, 5: accept}
         for step in steps:
-            (claim if len(step) == 2 else accept)(*step)
+            does[len(step)](*step)
         claim(list(Lane), 10**6)
         assert not any(ledger.waiting.values())
 
     hold()
 
 
-def test_a_newcomer_is_neither_put_behind_a_backlog_nor_given_credit_for_its_quiet(engine: Engine, jobs: Jobs, new_job: MakesJobs) -> None:
+def test_a_newcomer_is_neither_put_behind_a_backlog_or_what_it_canceled_nor_given_credit_for_its_quiet(
+    engine: Engine, jobs: Jobs, new_job: MakesJobs
+) -> None:
     @DRAWN
-    @given(busy=sizes, backlog=st.integers(1, 8), before=st.integers(0, 8), size=sizes, count=st.integers(1, 8), known=st.booleans())
-    def hold(busy: int, backlog: int, before: int, size: int, count: int, known: bool) -> None:
+    @given(
+        busy=sizes, backlog=st.integers(1, 8), before=st.integers(0, 8), size=sizes, count=st.integers(1, 8), known=st.booleans(),
+        withdrawn=st.integers(0, 8), newest_first=st.booleans(),
+    )  # fmt: skip
+    def hold(busy: int, backlog: int, before: int, size: int, count: int, known: bool, withdrawn: int, newest_first: bool) -> None:
         emptied(engine)
         if known:  # it was here, and had its turn
             jobs.accept(new_job(owner_id="bert", pixels=size))
@@ -684,6 +719,9 @@ def test_a_newcomer_is_neither_put_behind_a_backlog_nor_given_credit_for_its_qui
         others = [jobs.accept(new_job(owner_id="anna", pixels=busy)) for _ in range(before + backlog)]
         for _ in range(before):
             jobs.claim("w", [Lane.INTERACTIVE], SMALL, idle=True)
+        canceled = [jobs.accept(new_job(owner_id="bert", pixels=size)) for _ in range(withdrawn)]
+        for job in canceled[:: -1 if newest_first else 1]:
+            assert jobs.cancel("bert", job.id) is not None
         mine = [jobs.accept(new_job(owner_id="bert", pixels=size)) for _ in range(count)]
         order: list[Job] = []
         while group := jobs.claim("w", [Lane.INTERACTIVE], SMALL, idle=True):
