@@ -36,6 +36,7 @@ ABLATIONS = (
     Ablation("no_lone_child", "poison: killed, as when memory is out", "P5"),
     Ablation("no_silence", "poison: native code that never returns and holds the GIL", "P5"),
     Ablation("no_deadline", "poison: a loop without end", "P5"),
+    Ablation("no_stopping", "cancel in the middle of a picture", "P6"),
     Ablation("no_reservation", "the same POST 50 times at once", "P7"),
     Ablation("no_sweeper", "SIGKILL of the worker at each step of an attempt", "P9", repetitions=4),
     Ablation("no_lifeline", "SIGKILL of the guardian", "P9"),

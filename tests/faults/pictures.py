@@ -11,6 +11,7 @@ SLOW, POISON = 254, 255  # the first pixel's red
 PACE_SECONDS = 0.02  # its green counts so many in a slow picture
 POISONS = ("segfault", "killed", "loop", "hang")  # its green in poison
 HEIGHT, WIDTH = 48, 64
+TALL, NARROW = 8200, 500  # more than `tiles.WHOLE_PIXELS`
 
 
 @functools.cache
@@ -25,6 +26,13 @@ def poison(what: str, seed: int = 0) -> bytes:
     return _png(seed, (POISON, POISONS.index(what), 0))
 
 
+@functools.cache
+def tiled(seconds: float) -> bytes:
+    """A PNG of nine tiles, for each of which the network takes so long."""
+    pixels = np.full((TALL, NARROW, 3), (SLOW, round(seconds / PACE_SECONDS), 0), dtype=np.uint8)  # each tile's first pixel is alike
+    return _encoded(pixels)
+
+
 def told(batch: NDArray[np.float32]) -> tuple[float, str | None]:
     """What the network (n, height, width, channels) in 0..1 is told: seconds to take, and a poison."""
     red, green, _ = (round(float(value) * 255) for value in batch[0, 0, 0])
@@ -36,6 +44,10 @@ def told(batch: NDArray[np.float32]) -> tuple[float, str | None]:
 def _png(seed: int, first: tuple[int, int, int]) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 250, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     pixels[0, 0] = first
+    return _encoded(pixels)
+
+
+def _encoded(pixels: NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()

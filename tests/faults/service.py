@@ -95,13 +95,22 @@ class Service(Home):
         """Return when all of them are final or gone."""
         eventually("every job ends", lambda: all(row["state"] in FINAL for job_id, row in self.rows().items() if job_id in job_ids))
 
+    def said(self, event: str, job_id: str) -> bool:
+        """Whether one of the programs of `lacunad up` logged that of that job."""
+        lines = (self.folder.parent / "up.log").read_text(encoding="utf-8").splitlines()
+        return any(f'"{event}"' in line and job_id in line for line in lines)
+
     def lay(self, point: str, fault: str = "kill") -> None:
         """See `traps.lay`."""
         traps.lay(self.folder, point, fault)
 
+    def laid(self, point: str) -> bool:
+        """Whether nobody fell into that trap yet."""
+        return (self.folder / traps.FOLDER / point).exists()
+
     def sprung(self, point: str) -> None:
-        """Return when somebody fell into that trap."""
-        eventually(f"somebody comes to “{point}”", lambda: not (self.folder / traps.FOLDER / point).exists())
+        """Return when somebody did."""
+        eventually(f"somebody comes to “{point}”", lambda: not self.laid(point))
 
     def end(self) -> None:
         self.engine.dispose()

@@ -105,6 +105,7 @@ STEPS: tuple[tuple[Any, *tuple[str, ...]], ...] = (
     (Jobs, "accept", "claim", "succeed", "keep", "reap", "release", "retry"),
     (store, "_take_turn"),  # within the transaction that inserts
     (BackgroundRinger, "ring"),
+    (Tiny, "run"),  # for a tile
 )
 
 
@@ -202,6 +203,11 @@ def no_deadline(_module: str) -> None:
     _put(keeper.Held, overdue=lambda _: False)
 
 
+def no_stopping(_module: str) -> None:
+    """Whoever works on a job does not ask whether it is still theirs."""
+    _put(keeper.Held, check=lambda _: None)
+
+
 def no_guard(module: str) -> None:
     """What comes out of Redis is given to Kombu as it is."""
     from kombu.transport import redis as plain
@@ -217,6 +223,6 @@ WIRINGS: dict[str, Callable[[str], None]] = {
     wiring.__name__: wiring
     for wiring in (
         tiny, trapped, no_token, no_looking, no_ringing, no_lone_child, no_reservation, row_first, no_sweeper, no_lifeline, no_silence,
-        no_deadline, no_guard,
+        no_deadline, no_stopping, no_guard,
     )
 }  # fmt: skip

@@ -8,8 +8,12 @@ from tests.faults import pictures
 from tests.faults.checker import SUCCEEDS, Told
 from tests.faults.row import PICTURES, Repetition, Row, all_succeed
 from tests.faults.service import Service
+from tests.promises.programs import eventually
 
 SECONDS = 0.2
+TILE_SECONDS = 0.5
+TILED = pictures.tiled(TILE_SECONDS)
+STOP_SECONDS = 2.0  # after a cancel no tile begins
 SHORT = tuple(pictures.slow(SECONDS, seed) for seed in range(3))
 CANCELED = frozenset({"canceled"})
 
@@ -23,6 +27,22 @@ def canceled(service: Service, random: Random) -> Told:
         assert answer.status_code in (200, 409), answer.text
         ends[job_id] = CANCELED if answer.status_code == 200 else SUCCEEDS
     return Told(ends, time.time())
+
+
+def canceled_between_tiles(service: Service, random: Random) -> Told:
+    """Cancel in the middle of a picture: it is canceled at once, and two seconds later no further tile begins."""
+    job_id = service.insist(TILED)
+    service.lay("worker after run", "nothing")
+    service.sprung("worker after run")  # the first tile is done
+    time.sleep(random.uniform(0, TILE_SECONDS))
+    answer = service.http.post(f"/v1/jobs/{job_id}/cancel")
+    over = time.time()
+    assert (answer.status_code, answer.json()["state"]) == (200, "canceled"), answer.text
+    time.sleep(STOP_SECONDS)  # what is promised
+    service.lay("worker before run", "nothing")
+    eventually("the worker lets go of it", lambda: service.said("job.lost", job_id))
+    complaints = () if service.laid("worker before run") else (f"a tile of {job_id} began {STOP_SECONDS} s after its cancel, or later",)
+    return Told({job_id: CANCELED}, over, complaints=complaints)
 
 
 def deleted(service: Service, random: Random) -> Told:
@@ -61,6 +81,7 @@ WRITES = ("worker before write", "worker after write", "worker before place", "w
 
 ROWS = (
     Row("cancel about when the job ends", ("P2", "P6"), canceled, pictures=SHORT),
+    Row("cancel in the middle of a picture", ("P2", "P6"), canceled_between_tiles),
     Row("cancel and delete again and again while the job runs", ("P2", "P6", "P9"), deleted),
     Row("no answer to a COMMIT", ("P1", "P2"), struck("away", *COMMITS)),
     Row("the disk full in mid-upload or mid-result", ("P1", "P2", "P9"), struck("full", *WRITES)),
