@@ -33,6 +33,7 @@ ABLATIONS = (
     Ablation("no_ringing", "Redis killed, and started again with nothing in it", "P4", red=False),
     Ablation("no_looking", "FLUSHALL among posts", "P4", red=False),
     Ablation("no_ringing,no_looking", "FLUSHALL among posts", "P4"),
+    Ablation("no_reaping", "SIGSTOP of the worker beyond its lease, then SIGCONT", "P3"),
     Ablation("no_lone_child", "poison: killed, as when memory is out", "P5"),
     Ablation("no_silence", "poison: native code that never returns and holds the GIL", "P5"),
     Ablation("no_deadline", "poison: a loop without end", "P5"),

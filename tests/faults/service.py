@@ -15,6 +15,7 @@ from sqlalchemy import select
 from server import valkey
 from shared.database.engine import READ_ONLY, open_database
 from shared.database.tables import jobs
+from shared.settings import Settings
 from tests import databases
 from tests.faults import traps, wired
 from tests.promises.programs import Home, eventually, free_port
@@ -29,6 +30,7 @@ TIMES = {
     "LACUNA_REQUEST_SECONDS": "8",
     "LACUNA_SWEEP_SECONDS": "8",
 }
+REAL_TIMES = {name: str(Settings.model_fields[name.removeprefix("LACUNA_").lower()].default) for name in TIMES}
 FINAL = ("succeeded", "failed", "canceled")
 
 _numbers = itertools.count()

@@ -27,6 +27,7 @@ from shared.jobs.job import Move, Success
 from shared.jobs.store import Jobs
 from tests.faults import pictures, traps
 from trainer.execution import Described, choice
+from trainer.execution.openvino import OpenVinoNetwork
 from worker import keeper
 
 PROGRAMS = {"gunicorn": "api", "worker.app": "worker", "worker.alone": "alone", "worker.upkeep": "upkeep", "worker.guardian": "guardian"}
@@ -64,17 +65,32 @@ class Tiny:
         return mixed
 
 
-def tiny(module: str) -> None:
-    """The tiny network, on a machine without TensorFlow, so without a trainer; times that no setting sets, scaled down."""
-    if module == "server.cli":
-        find_spec = importlib.util.find_spec
-        _put(importlib.util, find_spec=lambda name, *rest: None if name == "tensorflow" else find_spec(name, *rest))
+def small(module: str) -> None:
+    """The tiny network."""
     if module in ("worker.app", "worker.alone"):
         from tests.promises.wiring import Running  # brings half of a worker along
 
         _put(choice, choose=lambda *_: Running(Tiny()))
+
+
+def lean(module: str) -> None:
+    """A machine without TensorFlow, so without a trainer."""
+    if module == "server.cli":
+        find_spec = importlib.util.find_spec
+        _put(importlib.util, find_spec=lambda name, *rest: None if name == "tensorflow" else find_spec(name, *rest))
+
+
+def hurried(_module: str) -> None:
+    """The times that no setting sets, scaled down."""
     _put(keeper, BASE_DEADLINE_SECONDS=OVERDUE_SECONDS)
     _put(store, RESERVED_MS=RESERVED_MS)
+
+
+def tiny(module: str) -> None:
+    """All three."""
+    small(module)
+    lean(module)
+    hurried(module)
 
 
 def trapped(module: str) -> None:
@@ -106,6 +122,7 @@ STEPS: tuple[tuple[Any, *tuple[str, ...]], ...] = (
     (store, "_take_turn"),  # within the transaction that inserts
     (BackgroundRinger, "ring"),
     (Tiny, "run"),  # for a tile
+    (OpenVinoNetwork, "run"),
 )
 
 
@@ -192,6 +209,12 @@ def no_lifeline(_module: str) -> None:
     _put(children, hold_lifeline=lambda *_, **__: None)
 
 
+def no_reaping(module: str) -> None:
+    """Upkeep takes nothing away from whoever fell silent."""
+    if module == "worker.upkeep":
+        _put(Jobs, reap=lambda *_, **__: [])
+
+
 def no_silence(module: str) -> None:
     """The guardian waits for ever for those who have fallen silent."""
     if module == "worker.guardian":
@@ -222,7 +245,7 @@ def no_guard(module: str) -> None:
 WIRINGS: dict[str, Callable[[str], None]] = {
     wiring.__name__: wiring
     for wiring in (
-        tiny, trapped, no_token, no_looking, no_ringing, no_lone_child, no_reservation, row_first, no_sweeper, no_lifeline, no_silence,
-        no_deadline, no_stopping, no_guard,
+        small, lean, hurried, tiny, trapped, no_token, no_looking, no_ringing, no_lone_child, no_reservation, row_first, no_sweeper,
+        no_lifeline, no_reaping, no_silence, no_deadline, no_stopping, no_guard,
     )
 }  # fmt: skip
