@@ -94,16 +94,46 @@ def hurried(engine: Engine) -> Engine:
     return engine
 
 
+@contextmanager
+def crashed() -> Iterator[None]:
+    """PostgreSQL has crashed, for all who use this server; at the end it is started again."""
+    _administrator().close()
+    _administrator.cache_clear()
+    _tell("crash")
+    try:
+        yield
+    finally:
+        _tell("start")
+
+
 @functools.cache
 def start_server() -> str:
     """Start PostgreSQL on a socket, until Python ends; the URL of its first database."""
+    return _answer()
+
+
+@functools.cache
+def _server() -> "subprocess.Popen[str]":
     argv = [sys.executable, "-W", "ignore", "-m", "tests.postgresql"]
     server = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     atexit.register(server.communicate)  # closes its standard input, and waits
+    return server
+
+
+def _tell(what: str) -> None:
+    server = _server()
+    assert server.stdin is not None
+    server.stdin.write(f"{what}\n")
+    server.stdin.flush()
+    assert _answer() == "done"
+
+
+def _answer() -> str:
+    server = _server()
     assert server.stdout is not None
-    url = server.stdout.readline().strip()
-    assert url, "PostgreSQL did not start; what it says stands above."
-    return url
+    answer = server.stdout.readline().strip()
+    assert answer, "PostgreSQL did not start; what it says stands above."
+    return answer
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from random import Random
 import httpx
 import psutil
 
+from tests.databases import KINDS
 from tests.faults import pictures, traps
 from tests.faults.checker import SUCCEEDS, Checker, Told
 from tests.faults.service import Service, serving
@@ -34,6 +35,7 @@ class Row:
     pictures: tuple[bytes, ...] = ()  # that it posts beside `PICTURES`
     slow: bool = False  # a repetition takes more than five seconds
     long_only: bool = False  # left out of `make test`, which has a row much like it
+    databases: tuple[str, ...] = KINDS  # where there is such a fault; fewer only if `long_only`, for each has its half of the others
 
     def repetitions(self, most: int) -> int:
         """How often the long form runs it, if a quick row of the first promises is run `most` times."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import psutil
-from sqlalchemy import select
+from sqlalchemy import make_url, select
 
 from server import valkey
 from shared.database.engine import READ_ONLY, open_database
@@ -125,13 +125,21 @@ class Service(Home):
         return process
 
 
+def lasting(url: str) -> str:
+    """The same database; on PostgreSQL a commit is written before it is answered, as it is by default. Our server puts that off."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        parsed = parsed.update_query_dict({"options": "-c synchronous_commit=on"})
+    return parsed.render_as_string(hide_password=False)
+
+
 @contextlib.contextmanager
 def serving(folder: Path, kind: str, names: str, settings: dict[str, str]) -> Iterator[Service]:
     """All of it, once it answers."""
     home = folder / "h"
     home.mkdir()
     with databases.empty(kind, home) as url:
-        service = Service(home, url, names, settings)
+        service = Service(home, lasting(url), names, settings)
         try:
             service.start_redis()
             service.up()

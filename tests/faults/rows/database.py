@@ -2,8 +2,9 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager
 from random import Random
 
 import psycopg
@@ -11,10 +12,11 @@ from sqlalchemy import make_url
 
 from tests import databases
 from tests.faults.checker import Told
-from tests.faults.row import PICTURES, Row, all_succeed, posted
+from tests.faults.row import PICTURES, Repetition, Row, all_succeed, posted
 from tests.faults.service import Service
 
 AWAY_SECONDS = 6.0  # two leases
+CLIENTS = 4
 
 
 @contextmanager
@@ -37,6 +39,16 @@ def refusing(service: Service) -> Iterator[None]:
         connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
 
+@contextmanager
+def crashed(_service: Service) -> Iterator[None]:
+    """PostgreSQL, which ends at once, and has to recover when it is started again."""
+    with databases.crashed():
+        yield
+
+
+Fault = Callable[[Service], AbstractContextManager[None]]
+
+
 def away(service: Service, random: Random) -> Told:
     """Gone for two leases, while pictures are in work: no healthy job loses an attempt, whoever posts meanwhile is told to come again."""
     job_ids = posted(service, random)
@@ -50,4 +62,33 @@ def away(service: Service, random: Random) -> Told:
     return Told(told.posted, told.over, attempts=told.attempts, complaints=complaints)
 
 
-ROWS = (Row("the database away for two leases", ("P1", "P2", "P3"), away, slow=True),)
+def under_load(fault: Fault) -> Repetition:
+    """The same, with pictures in work and clients that post and insist all the while."""
+
+    def once(service: Service, random: Random) -> Told:
+        job_ids = posted(service, random)
+        seeds = [random.randrange(1000) for _ in range(CLIENTS)]
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            posting = [clients.submit(posted, service, Random(seed), 3) for seed in seeds]  # noqa: S311  # to be repeated
+            time.sleep(random.random())
+            with fault(service):
+                time.sleep(AWAY_SECONDS)
+        job_ids += [job_id for some in posting for job_id in some.result()]
+        return all_succeed([*job_ids, *posted(service, random, 1)], 1)
+
+    return once
+
+
+PROMISES = ("P1", "P2", "P3")
+
+ROWS = (
+    Row("the database away for two leases", PROMISES, away, slow=True),
+    Row(
+        "PostgreSQL crashed under load, and back after two leases",
+        PROMISES,
+        under_load(crashed),
+        slow=True,
+        long_only=True,
+        databases=("postgresql",),
+    ),
+)
