@@ -7,6 +7,7 @@ import ctypes
 import importlib.util
 import os
 import signal
+import stat
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,11 +22,12 @@ from sqlalchemy import true
 
 from shared import children
 from shared.bells.ringer import BackgroundRinger
+from shared.blobs import local
 from shared.blobs.local import LocalBlobs, LocalDraft
 from shared.jobs import store
 from shared.jobs.job import Move, Success
 from shared.jobs.store import Jobs
-from tests.faults import pictures, traps
+from tests.faults import disk, pictures, traps
 from trainer.execution import Described, choice
 from trainer.execution.openvino import OpenVinoNetwork
 from worker import keeper
@@ -91,6 +93,17 @@ def tiny(module: str) -> None:
     small(module)
     lean(module)
     hurried(module)
+
+
+def volatile(_module: str) -> None:
+    """What is synced is noted: the rest is lost when power fails (tests/faults/disk.py)."""
+    sync, home = local._to_the_platter, Path(os.environ["LACUNA_HOME"])
+
+    def noted(descriptor: int) -> None:
+        sync(descriptor)
+        disk.note(home, descriptor)
+
+    _put(local, _to_the_platter=noted)
 
 
 def trapped(module: str) -> None:
@@ -196,6 +209,39 @@ def row_first(module: str) -> None:
     _put(Jobs, accept=accepted)
 
 
+def late_sync(_module: str) -> None:
+    """The row is written first, and then the files that it names are synced."""
+    waiting = threading.local()
+    sync = LocalBlobs.sync
+
+    def first(step: Callable[..., Any]) -> Callable[..., Any]:
+        def written(*arguments: Any) -> Any:
+            answer = step(*arguments)
+            for call in waiting.__dict__.pop("calls", []):
+                sync(*call)
+            return answer
+
+        return written
+
+    def later(*call: Any) -> None:
+        waiting.calls = [*getattr(waiting, "calls", []), call]
+
+    _put(LocalBlobs, sync=later)
+    _put(Jobs, accept=first(Jobs.accept), succeed=first(Jobs.succeed))
+
+
+def no_folder_sync(_module: str) -> None:
+    """Of what is published the bytes are synced, but not the folders in which its name stands."""
+    sync = local._to_the_platter
+    _put(local, _to_the_platter=lambda descriptor: None if stat.S_ISDIR(os.fstat(descriptor).st_mode) else sync(descriptor))
+
+
+def no_file_sync(_module: str) -> None:
+    """The folders are synced, but not the bytes."""
+    sync = local._to_the_platter
+    _put(local, _to_the_platter=lambda descriptor: sync(descriptor) if stat.S_ISDIR(os.fstat(descriptor).st_mode) else None)
+
+
 def no_sweeper(module: str) -> None:
     """What nobody names stays."""
     if module == "worker.upkeep":
@@ -245,7 +291,7 @@ def no_guard(module: str) -> None:
 WIRINGS: dict[str, Callable[[str], None]] = {
     wiring.__name__: wiring
     for wiring in (
-        small, lean, hurried, tiny, trapped, no_token, no_looking, no_ringing, no_lone_child, no_reservation, row_first, no_sweeper,
-        no_lifeline, no_reaping, no_silence, no_deadline, no_stopping, no_guard,
+        small, lean, hurried, tiny, trapped, volatile, no_token, no_looking, no_ringing, no_lone_child, no_reservation, row_first,
+        late_sync, no_folder_sync, no_file_sync, no_sweeper, no_lifeline, no_reaping, no_silence, no_deadline, no_stopping, no_guard,
     )
 }  # fmt: skip
