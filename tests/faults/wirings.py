@@ -24,6 +24,7 @@ from shared import children
 from shared.bells.ringer import BackgroundRinger
 from shared.blobs import local
 from shared.blobs.local import LocalBlobs, LocalDraft
+from shared.database import engine
 from shared.jobs import store
 from shared.jobs.job import Move, Success
 from shared.jobs.store import Jobs
@@ -288,10 +289,38 @@ def no_guard(module: str) -> None:
         _put(celery.GuardedChannel, _brpop_read=plain.Channel._brpop_read)
 
 
+# -- what promises cost (benchmarks/reliability.py) --------------------------------------------------------------------------------------
+
+
+def no_sync(_module: str) -> None:
+    """No file and no folder is synced."""
+    _put(local, _to_the_platter=lambda _: None)
+
+
+def no_leases(_module: str) -> None:
+    """Nobody keeps leases, or writes progress."""
+    _put(keeper.Keeper, start=lambda _: None, stop=lambda _: None)
+
+
+def no_lasting_commit(_module: str) -> None:
+    """Each result is committed by itself and at once, and SQLite syncs nothing."""
+    from worker import committer
+
+    set_up = engine._set_up_sqlite
+
+    def careless(connection: Any, record: Any) -> None:
+        set_up(connection, record)
+        connection.execute("PRAGMA synchronous=OFF").close()
+
+    _put(engine, _set_up_sqlite=careless)
+    _put(committer, GATHER_SECONDS=0.0, GROUP=1)
+
+
 WIRINGS: dict[str, Callable[[str], None]] = {
     wiring.__name__: wiring
     for wiring in (
         small, lean, hurried, tiny, trapped, volatile, no_token, no_looking, no_ringing, no_lone_child, no_reservation, row_first,
         late_sync, no_folder_sync, no_file_sync, no_sweeper, no_lifeline, no_reaping, no_silence, no_deadline, no_stopping, no_guard,
+        no_sync, no_leases, no_lasting_commit,
     )
 }  # fmt: skip
