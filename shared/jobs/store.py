@@ -364,13 +364,14 @@ class Jobs:
 
     # -- the moves of others --------------------------------------------------------------------------------------------
 
-    def reap(self, pardon: bool = False) -> list[Job]:
-        """REAP: every running job whose lease lapsed, as it is now (queued, alone; or failed).
+    def reap(self, pardon: bool = False, at: int | None = None) -> list[Job]:
+        """REAP: every running job whose lease lapsed by the time `at` (by default now), as it is now (queued, alone; or failed).
 
         With `pardon` none is: the statement only shows that the database can be written.
         """
         again = jobs.c.attempts < jobs.c.max_attempts
-        lapsed = select(jobs.c.id).where(_may(Move.REAP), jobs.c.lease_until < now_ms(), *([false()] if pardon else []))
+        by = now_ms() if at is None else literal(at, jobs.c.lease_until.type)
+        lapsed = select(jobs.c.id).where(_may(Move.REAP), jobs.c.lease_until < by, *([false()] if pardon else []))
         statement = (
             update(jobs)
             .where(jobs.c.id.in_(lapsed.with_for_update(skip_locked=True)), _may(Move.REAP))

@@ -73,7 +73,7 @@ def test_while_the_database_is_away_no_pass_counts_and_nothing_is_reaped_at_once
     away = True
     passes: list[float] = []
 
-    def reap(pardon: bool) -> list[Job]:
+    def reap(pardon: bool, at: int) -> list[Job]:
         if away:
             raise OperationalError("UPDATE", {}, Exception("away"))
         if not pardon:
@@ -91,3 +91,15 @@ def test_while_the_database_is_away_no_pass_counts_and_nothing_is_reaped_at_once
             clock[0] += 5
             reaper.reap()
     assert passes[0] >= 120 + 30
+
+
+def test_a_lease_that_lapses_while_a_pass_waits_for_the_database_is_not_reaped(
+    jobs: Jobs, engine: Engine, new_job: MakesJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.accept(new_job())
+    jobs.claim("w", [Lane.INTERACTIVE], 10**9, idle=True)
+    with engine.begin() as connection:  # a minute passes between the look at the clock and the reaping
+        connection.execute(update(rows).values(lease_until=rows.c.lease_until - 60_000))
+    looked = jobs.now() - 60_000
+    monkeypatch.setattr(jobs, "now", lambda: looked)
+    assert Reaper(jobs, lease_seconds=30, tick_seconds=5).reap() == [], "its worker could not renew meanwhile"

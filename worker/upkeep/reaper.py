@@ -26,12 +26,13 @@ class Reaper:
         self._paused_until = clocks[0]()
 
     def reap(self) -> list[Job]:
-        """One pass; what was reaped."""
+        """One pass; what was reaped. Of leases those lapse that had by its beginning: the database may let it wait for long."""
+        at = self._jobs.now()
         now = [clock() for clock in self._clocks]
         late = any(not 0 <= current - last <= self._late for current, last in zip(now, self._last, strict=True))
         if late:
             self._paused_until = now[0] + self._lease
             events.emit("upkeep.late", paused_s=self._lease)
-        reaped = self._jobs.reap(pardon=now[0] < self._paused_until)
+        reaped = self._jobs.reap(pardon=now[0] < self._paused_until, at=at)
         self._last = now  # of a pass that succeeded: as long as the database is away, there is none
         return reaped

@@ -4,9 +4,10 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from random import Random
 
+import psutil
 import psycopg
 from sqlalchemy import make_url
 
@@ -44,6 +45,24 @@ def crashed(_service: Service) -> Iterator[None]:
     """PostgreSQL, which ends at once, and has to recover when it is started again."""
     with databases.crashed():
         yield
+
+
+@contextmanager
+def frozen(_service: Service) -> Iterator[None]:
+    """PostgreSQL, of which no process answers any more; and then all do."""
+    with psycopg.connect(databases.start_server(), autocommit=True) as connection:
+        postmaster = psutil.Process(connection.info.backend_pid).parent()
+    assert postmaster is not None
+    processes = [postmaster, *postmaster.children()]  # it first: then no others come
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 Fault = Callable[[Service], AbstractContextManager[None]]
@@ -91,4 +110,5 @@ ROWS = (
         long_only=True,
         databases=("postgresql",),
     ),
+    Row("PostgreSQL frozen for two leases under load", PROMISES, under_load(frozen), slow=True, long_only=True, databases=("postgresql",)),
 )
