@@ -4,11 +4,12 @@ import random
 
 from shared import events
 from shared.errors import outcome_of
+from shared.jobs.store import LONGEST_DELAY_SECONDS
 from worker.keeper import Held
 from worker.patience import until_answered
 from worker.wiring import Ports
 
-RETRY_SECONDS = (1.0, 5.0)
+RETRY_SECONDS = (1.0, LONGEST_DELAY_SECONDS)
 
 
 def end(held: Held, ports: Ports, error: BaseException) -> None:

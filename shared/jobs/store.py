@@ -61,6 +61,7 @@ RESERVED_MS = 60_000
 KEPT_MS = 24 * 3_600_000  # an Idempotency-Key is kept as long as its job, and at least a day
 POSITIONS = 1_000
 LATE_MS = 10_000  # a row can be seen so long after the time that it names as its change: its transaction took a while
+LONGEST_DELAY_SECONDS = 5.0  # of a retry
 METRICS = ("of", "protocol", "psnr", "ssim", "mse", "rmse", "mae")
 REAPED_DUE_MS = 1_000
 LATEST_WEIGHS = 0.2  # of one job, in the rate of its model
@@ -271,7 +272,7 @@ class Jobs:
                 return []
         took_ms = round((time.monotonic() - began) * 1000, 1)
         for job in claimed:
-            waited_ms = (job.started_at or job.created_at) - job.created_at
+            waited_ms = max(0, (job.started_at or job.created_at) - job.created_at)  # the clock may have been stepped back
             _tell("job.claimed", job, attempts=job.attempts, worker=worker, lane=job.lane, waited_ms=waited_ms, ms=took_ms)
         return claimed
 
@@ -345,9 +346,13 @@ class Jobs:
         )
 
     def retry(self, job: Job, outcome: Outcome, delay_seconds: float, alone: bool = False) -> bool:
-        """RETRY: queued again after `delay_seconds`, or failed with this error when the attempts are used up."""
+        """RETRY: queued again after `delay_seconds`, or failed with this error when the attempts are used up.
+
+        It is put off by `LONGEST_DELAY_SECONDS` at most.
+        """
         again = jobs.c.attempts < jobs.c.max_attempts
-        values = {**_requeued_or_failed(again, _error(outcome), int(delay_seconds * 1000)), "alone": or_(jobs.c.alone, literal(alone))}
+        delay_ms = int(min(delay_seconds, LONGEST_DELAY_SECONDS) * 1000)
+        values = {**_requeued_or_failed(again, _error(outcome), delay_ms), "alone": or_(jobs.c.alone, literal(alone))}
         return self._end(job, Move.RETRY, "job.retried", values, code=outcome.code)
 
     def release(self, job: Job) -> bool:
@@ -370,8 +375,9 @@ class Jobs:
         With `pardon` none is: the statement only shows that the database can be written.
         """
         again = jobs.c.attempts < jobs.c.max_attempts
-        by = now_ms() if at is None else literal(at, jobs.c.lease_until.type)
-        lapsed = select(jobs.c.id).where(_may(Move.REAP), jobs.c.lease_until < by, *([false()] if pardon else []))
+        # twice a lease: the reaper pauses after a clock was stepped, but not for a small step, and then healthy workers renew later
+        over = _over(jobs.c.lease_until, 2 * self._lease_ms, now_ms() if at is None else literal(at, jobs.c.lease_until.type))
+        lapsed = select(jobs.c.id).where(_may(Move.REAP), over, *([false()] if pardon else []))
         statement = (
             update(jobs)
             .where(jobs.c.id.in_(lapsed.with_for_update(skip_locked=True)), _may(Move.REAP))
@@ -557,9 +563,10 @@ class Jobs:
 
     def unheard(self, older_than_seconds: float, limit: int = 100) -> list[tuple[str, str]]:
         """(id, lane) of due rows that nobody rang for since: upkeep rings for them again. Marks them as rung."""
+        quiet_ms = int(older_than_seconds * 1000)
         due = (
             select(jobs.c.id)
-            .where(jobs.c.state == _queued, jobs.c.due_at <= now_ms(), jobs.c.rung_at < now_ms() - int(older_than_seconds * 1000))
+            .where(jobs.c.state == _queued, _is_due(), _over(jobs.c.rung_at + quiet_ms, quiet_ms))
             .order_by(jobs.c.turn)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -595,7 +602,7 @@ class Jobs:
         taken = statement.on_conflict_do_update(
             index_elements=["owner_id", "key"],
             set_={"token": reservations.c.token + 1, "until": clock_ms() + RESERVED_MS},
-            where=and_(reservations.c.job_id.is_(None), reservations.c.until < now_ms()),
+            where=and_(reservations.c.job_id.is_(None), _over(reservations.c.until, RESERVED_MS)),
         ).returning(reservations.c.token)
         with self._engine.begin() as connection:
             token = connection.execute(taken).scalar_one_or_none()
@@ -625,7 +632,7 @@ class Jobs:
         old = reservations.c.created_at < now_ms() - KEPT_MS
         orphaned = ~exists().where(jobs.c.id == reservations.c.job_id)
         with self._engine.begin() as connection:
-            return connection.execute(delete(reservations).where(old, reservations.c.until < now_ms(), orphaned)).rowcount
+            return connection.execute(delete(reservations).where(old, _over(reservations.c.until, RESERVED_MS), orphaned)).rowcount
 
     # -- the parts of the above -----------------------------------------------------------------------------------------
 
@@ -717,12 +724,27 @@ def _attempts(pairs: Iterable[tuple[str, int]]) -> ColumnElement[bool]:
     return and_(jobs.c.id.in_([job_id for job_id, _ in listed]), tuple_(jobs.c.id, jobs.c.token).in_(listed))
 
 
+def _over(until: ColumnElement[int], longest_ms: int, now: ColumnElement[int] | None = None) -> ColumnElement[bool]:
+    """Whether it is later than `until`, which is never set further ahead than `longest_ms`.
+
+    What lies further ahead was set before the clock was stepped back, and is over too, or somebody would wait for the clock
+    to come there again. `LATE_MS` are borne: a statement sees what others set after its own time began.
+    """
+    now = now_ms() if now is None else now
+    return or_(until <= now, until > now + (longest_ms + LATE_MS))
+
+
+def _is_due() -> ColumnElement[bool]:
+    """Whether a queued job has waited long enough after a failed attempt."""
+    return _over(jobs.c.due_at, int(LONGEST_DELAY_SECONDS * 1000))
+
+
 def _due(lane: Lane, alone: bool) -> Any:
     """The due rows of a lane in order, as many as a group may hold; what another claim just took is skipped (PostgreSQL)."""
     paused = exists().where(batches.c.id == jobs.c.batch_id, batches.c.state.in_(["paused", "canceled"]))
     return (
         select(jobs.c.id, jobs.c.turn, jobs.c.pixels, jobs.c.alone)
-        .where(jobs.c.lane == lane, jobs.c.state == _queued, jobs.c.due_at <= now_ms(), or_(jobs.c.batch_id.is_(None), ~paused))
+        .where(jobs.c.lane == lane, jobs.c.state == _queued, _is_due(), or_(jobs.c.batch_id.is_(None), ~paused))
         .where(*([] if alone else [jobs.c.alone.is_(False)]))
         .order_by(jobs.c.turn, jobs.c.id)
         .limit(turns.GROUP_JOBS)

@@ -51,7 +51,8 @@ class Workers:
             connection.execute(delete(workers).where(workers.c.id == worker.id))
 
     def list(self) -> list[Seen]:
-        """The living, oldest first."""
-        statement = select(workers).where(workers.c.seen_at > now_ms() - self._silence_ms).order_by(workers.c.started_at, workers.c.id)
+        """The living, oldest first. Who was seen in the future was so before the clock was stepped back, and lives if it says so again."""
+        lately = workers.c.seen_at.between(now_ms() - self._silence_ms, now_ms() + self._silence_ms)
+        statement = select(workers).where(lately).order_by(workers.c.started_at, workers.c.id)
         with self._engine.connect().execution_options(**READ_ONLY) as connection:
             return [Seen(**row._mapping) for row in connection.execute(statement)]

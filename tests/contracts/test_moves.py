@@ -44,6 +44,11 @@ ROUNDING = 1e-6  # megapixels
 
 
 @pytest.fixture(autouse=True)
+def _delays_may_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.jobs.store.LONGEST_DELAY_SECONDS", 2.0 * HOUR)
+
+
+@pytest.fixture(autouse=True)
 def _owners(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(insert(owners), [{"id": name, "created_at": 0} for name in OWNERS])

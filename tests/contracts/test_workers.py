@@ -52,6 +52,14 @@ def test_who_left_or_is_silent_is_not_shown_and_who_speaks_again_is(workers: Wor
     assert [seen.id for seen in workers.list()] == [ONE.id]
 
 
+def test_who_was_seen_before_the_clock_was_stepped_back_is_shown_when_it_speaks_again(workers: Workers, engine: Engine) -> None:
+    workers.present(ONE)
+    age(engine, ONE, -600_000)
+    assert workers.list() == []
+    workers.present(ONE)
+    assert [seen.id for seen in workers.list()] == [ONE.id]
+
+
 def test_what_killed_workers_left_goes_after_a_day(workers: Workers, engine: Engine) -> None:
     workers.present(ONE)
     age(engine, ONE, FORGET_MS + 1000)

@@ -169,7 +169,7 @@ def test_a_reaper_that_was_late_itself_reaps_nothing_for_one_lease(tmp_path: Pat
     ports.jobs.claim("tests:1", ["interactive"], 10**9, idle=True)  # type: ignore[list-item]
     lapse_leases(ports)
     time = [1000.0]
-    reaper = Reaper(ports.jobs, lease_seconds=30, tick_seconds=5, clocks=(lambda: time[0],))
+    reaper = Reaper(ports.jobs, lease_seconds=30, tick_seconds=5, steady=lambda: time[0])
     time[0] += 600  # the laptop slept
     assert reaper.reap() == []
     for _ in range(5):

@@ -69,7 +69,7 @@ def test_a_file_that_is_no_blob_is_left_alone_and_stops_nobody(jobs: Jobs, tmp_p
 
 def test_while_the_database_is_away_no_pass_counts_and_nothing_is_reaped_at_once_when_it_is_back(jobs: Jobs) -> None:
     clock = [0.0]
-    reaper = Reaper(jobs, lease_seconds=30, tick_seconds=5, clocks=(lambda: clock[0],))
+    reaper = Reaper(jobs, lease_seconds=30, tick_seconds=5, steady=lambda: clock[0])
     away = True
     passes: list[float] = []
 
@@ -93,13 +93,35 @@ def test_while_the_database_is_away_no_pass_counts_and_nothing_is_reaped_at_once
     assert passes[0] >= 120 + 30
 
 
-def test_a_lease_that_lapses_while_a_pass_waits_for_the_database_is_not_reaped(
+@pytest.mark.parametrize("step_ms", [600_000, -600_000])
+def test_after_the_clock_of_the_database_was_stepped_nothing_is_reaped_for_one_lease(
+    jobs: Jobs, new_job: MakesJobs, monkeypatch: pytest.MonkeyPatch, step_ms: int
+) -> None:
+    job = jobs.accept(new_job())
+    jobs.claim("w", [Lane.INTERACTIVE], 10**9, idle=True)
+    right, stepped_ms, steady = jobs.now, 0, 0.0
+    monkeypatch.setattr(jobs, "now", lambda: right() + stepped_ms)
+    reaper = Reaper(jobs, lease_seconds=30, tick_seconds=5, steady=lambda: steady)
+    assert reaper.reap() == []
+    stepped_ms = step_ms
+    while steady < 30:
+        assert reaper.reap() == [], "its worker lives, and could not renew by the new time yet"
+        steady += 5
+    assert [reaped.id for reaped in reaper.reap()] == [job.id], "a worker that has not renewed meanwhile is gone"
+
+
+def test_what_lapses_by_a_step_between_the_look_at_the_clock_and_the_reaping_is_not_reaped(
     jobs: Jobs, engine: Engine, new_job: MakesJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs.accept(new_job())
     jobs.claim("w", [Lane.INTERACTIVE], 10**9, idle=True)
-    with engine.begin() as connection:  # a minute passes between the look at the clock and the reaping
-        connection.execute(update(rows).values(lease_until=rows.c.lease_until - 60_000))
-    looked = jobs.now() - 60_000
-    monkeypatch.setattr(jobs, "now", lambda: looked)
-    assert Reaper(jobs, lease_seconds=30, tick_seconds=5).reap() == [], "its worker could not renew meanwhile"
+    right = jobs.now
+
+    def looked() -> int:
+        now = right()
+        with engine.begin() as connection:  # ten minutes later
+            connection.execute(update(rows).values(lease_until=rows.c.lease_until - 600_000))
+        return now - 600_000
+
+    monkeypatch.setattr(jobs, "now", looked)
+    assert Reaper(jobs, lease_seconds=30, tick_seconds=5).reap() == []

@@ -9,30 +9,31 @@ from shared.jobs.store import Jobs
 
 
 class Reaper:
-    """Reaps nothing for one lease after its own pass was late by more than a third of a lease.
+    """Reaps nothing for one lease after a pass was late, or the database's clock went otherwise than the steady one between two.
 
-    Then the database was away, the machine asleep or the clock stepped: healthy workers could not renew either. It looks
-    at two clocks, because neither notices everything: the steady one stands still while a laptop sleeps.
+    A third of a lease is borne. More means that the database was away, a machine asleep or a clock stepped: healthy workers
+    could not renew either. Leases go by the database's clock and no other, so that is looked at; the steady one tells how
+    much it may have gone on, and stands still while a laptop sleeps.
     """
 
-    def __init__(
-        self, jobs: Jobs, lease_seconds: float, tick_seconds: float, clocks: tuple[Callable[[], float], ...] = (time.monotonic, time.time)
-    ) -> None:
+    def __init__(self, jobs: Jobs, lease_seconds: float, tick_seconds: float, steady: Callable[[], float] = time.monotonic) -> None:
         self._jobs = jobs
         self._lease = lease_seconds
-        self._late = tick_seconds + lease_seconds / 3
-        self._clocks = clocks
-        self._last = [clock() for clock in clocks]
-        self._paused_until = clocks[0]()
+        self._tick = tick_seconds
+        self._steady = steady
+        self._last = steady()
+        self._last_now: int | None = None  # the database's; unknown before the first pass
+        self._paused_until = self._last
 
     def reap(self) -> list[Job]:
-        """One pass; what was reaped. Of leases those lapse that had by its beginning: the database may let it wait for long."""
-        at = self._jobs.now()
-        now = [clock() for clock in self._clocks]
-        late = any(not 0 <= current - last <= self._late for current, last in zip(now, self._last, strict=True))
-        if late:
-            self._paused_until = now[0] + self._lease
+        """One pass; what was reaped."""
+        now, steady = self._jobs.now(), self._steady()
+        passed = steady - self._last
+        stepped = 0.0 if self._last_now is None else (now - self._last_now) / 1000 - passed
+        if passed > self._tick + self._lease / 3 or abs(stepped) > self._lease / 3:
+            self._paused_until = steady + self._lease
             events.emit("upkeep.late", paused_s=self._lease)
-        reaped = self._jobs.reap(pardon=now[0] < self._paused_until, at=at)
-        self._last = now  # of a pass that succeeded: as long as the database is away, there is none
+        # by the time that was looked at: the clock can be stepped also between the look and the reaping
+        reaped = self._jobs.reap(pardon=steady < self._paused_until, at=now)
+        self._last, self._last_now = steady, now  # of a pass that succeeded: as long as the database is away, there is none
         return reaped
