@@ -17,7 +17,7 @@ from shared.database.engine import READ_ONLY, open_database
 from shared.database.tables import jobs
 from shared.settings import Settings
 from tests import databases
-from tests.faults import traps, wired
+from tests.faults import clock, traps, wired
 from tests.promises.programs import Home, eventually, free_port
 
 TIMES = {
@@ -141,6 +141,8 @@ def serving(folder: Path, kind: str, names: str, settings: dict[str, str]) -> It
     with databases.empty(kind, home) as url:
         service = Service(home, lasting(url), names, settings)
         try:
+            if "clocked" in names.split(","):
+                clock.wind(service.folder, service.engine)
             service.start_redis()
             service.up()
             service.part("worker.app worker")

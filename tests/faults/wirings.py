@@ -25,10 +25,11 @@ from shared.bells.ringer import BackgroundRinger
 from shared.blobs import local
 from shared.blobs.local import LocalBlobs, LocalDraft
 from shared.database import engine
+from shared.database.engine import now_ms
 from shared.jobs import store
 from shared.jobs.job import Move, Success
 from shared.jobs.store import Jobs
-from tests.faults import disk, pictures, traps
+from tests.faults import clock, disk, pictures, traps
 from trainer.execution import Described, choice
 from trainer.execution.openvino import OpenVinoNetwork
 from worker import keeper
@@ -105,6 +106,11 @@ def volatile(_module: str) -> None:
         disk.note(home, descriptor)
 
     _put(local, _to_the_platter=noted)
+
+
+def clocked(_module: str) -> None:
+    """Clocks that a test steps while everything runs (tests/faults/clock.py)."""
+    clock.rewire(Path(os.environ["LACUNA_HOME"]))
 
 
 def trapped(module: str) -> None:
@@ -289,6 +295,17 @@ def no_guard(module: str) -> None:
         _put(celery.GuardedChannel, _brpop_read=plain.Channel._brpop_read)
 
 
+def no_pause(_module: str) -> None:
+    """Upkeep reaps also when a clock was stepped just now."""
+    reap = Jobs.reap
+    _put(Jobs, reap=lambda self, pardon, at: reap(self, at=at))
+
+
+def far_stamps(_module: str) -> None:
+    """A time that lies further ahead than any is set is waited for."""
+    _put(store, _over=lambda until, _longest_ms, now=None: until <= (now_ms() if now is None else now))
+
+
 # -- what promises cost (benchmarks/reliability.py) --------------------------------------------------------------------------------------
 
 
@@ -319,8 +336,8 @@ def no_lasting_commit(_module: str) -> None:
 WIRINGS: dict[str, Callable[[str], None]] = {
     wiring.__name__: wiring
     for wiring in (
-        small, lean, hurried, tiny, trapped, volatile, no_token, no_looking, no_ringing, no_lone_child, no_reservation, row_first,
+        small, lean, hurried, tiny, trapped, clocked, volatile, no_token, no_looking, no_ringing, no_lone_child, no_reservation, row_first,
         late_sync, no_folder_sync, no_file_sync, no_sweeper, no_lifeline, no_reaping, no_silence, no_deadline, no_stopping, no_guard,
-        no_sync, no_leases, no_lasting_commit,
+        no_pause, far_stamps, no_sync, no_leases, no_lasting_commit,
     )
 }  # fmt: skip

@@ -1,6 +1,16 @@
 """The faults, by what they happen to."""
 
 from tests.faults.row import Row
-from tests.faults.rows import api, database, lanes, power, races, real, redis, workers
+from tests.faults.rows import api, clock, database, lanes, power, races, real, redis, workers
 
-ROWS: tuple[Row, ...] = (*api.ROWS, *workers.ROWS, *races.ROWS, *redis.ROWS, *database.ROWS, *power.ROWS, *lanes.ROWS, *real.ROWS)
+ROWS: tuple[Row, ...] = (
+    *api.ROWS,
+    *workers.ROWS,
+    *races.ROWS,
+    *redis.ROWS,
+    *database.ROWS,
+    *clock.ROWS,
+    *power.ROWS,
+    *lanes.ROWS,
+    *real.ROWS,
+)
