@@ -104,7 +104,7 @@ def _servers(service: Service) -> list[psutil.Process]:
 CLOCKED = "tiny,trapped,clocked"
 
 ROWS = tuple(
-    Row(fault, ("P1", "P3"), struck(strike), wirings=CLOCKED, pictures=(LONG,))
+    Row(fault, ("P1", "P3"), struck(strike), wirings=CLOCKED, pictures=(LONG,), long_only=strike in (forward, suspended))
     for fault, strike in (
         ("all clocks stepped forward by ten minutes under load", forward),
         ("the database's clock alone stepped forward by ten minutes", forward_alone),
