@@ -87,7 +87,7 @@ def test_it_is_ready_and_its_exported_network_does_what_keras_does(house: Ports,
     assert job.result["difference"] <= export.TOLERANCE
     assert job.result["tiled_psnr"] >= 60
     folder = house.artifacts.folder("mine", 1)
-    network = OpenVinoExecutor(tmp_path / "unused").load(folder)
+    network = OpenVinoExecutor(tmp_path / "unused", "float32").load(folder)
     assert not (tmp_path / "unused").exists(), "it was exported again, and not taken from the blob"
     _, keras_network = artifact.load_network(folder)
     (picture,) = export.sample([3], 64, 48)
