@@ -1,6 +1,7 @@
 """Claim, do, again, until the lanes are empty or the worker stops. Bells and the looker start it; it owns no rules."""
 
 import threading
+import time
 from collections.abc import Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,6 +13,8 @@ from worker.attempts import ATTEMPTS
 from worker.committer import Committer
 from worker.keeper import Held, Keeper
 from worker.wiring import Ports
+
+GLANCE_SECONDS = 0.05  # so often a worker that has groups in work looks whether a lane before theirs has something to do
 
 
 class Loop:
@@ -29,6 +32,7 @@ class Loop:
         self._in_work = 0  # pixels claimed and not ended
         self._alone = False  # whether a job that must run alone is in work: others like it wait in the queue, not in a seat
         self._paused = False  # whether bulk is, since the disk is nearly full
+        self._glanced = time.monotonic()
         self._claiming = threading.Lock()
         self._seats = threading.BoundedSemaphore(threads)
         self._stopping = threading.Event()
@@ -38,7 +42,7 @@ class Loop:
         if not self._seats.acquire(blocking=False):
             return
         try:
-            while not self._stopping.is_set() and (claimed := self._claim()):
+            while not self._stopping.is_set() and (claimed := self._claim(self._lanes)):
                 self._attempt_all(claimed)
         except SQLAlchemyError as error:  # the database is away: the looker starts again
             events.emit("database.away", reason=type(error).__name__)
@@ -58,10 +62,10 @@ class Loop:
             except SQLAlchemyError as error:  # the database is away: its lease lapses, and upkeep reaps it
                 events.emit("database.away", reason=type(error).__name__)
 
-    def _claim(self) -> list[Held]:
+    def _claim(self, lanes: Sequence[Lane]) -> list[Held]:
         with self._claiming:
-            free = self._budget - self._in_work
-            claimed = self._ports.jobs.claim(self._worker, self._open_lanes(), free, idle=self._in_work == 0, alone=not self._alone)
+            free, open_lanes = self._budget - self._in_work, [lane for lane in self._open_lanes() if lane in lanes]
+            claimed = self._ports.jobs.claim(self._worker, open_lanes, free, idle=self._in_work == 0, alone=not self._alone)
             self._in_work += sum(job.pixels for job in claimed)
             self._alone |= any(job.alone for job in claimed)
             return [self._keeper.hold(job) for job in claimed]
@@ -77,6 +81,7 @@ class Loop:
     def _attempt_all(self, claimed: list[Held]) -> None:
         try:
             for held in claimed:
+                self._attempt_those_before(held.job.lane)
                 self._attempt(held)
         finally:  # whatever happened: nothing stays held that nobody works on
             for held in claimed:
@@ -84,6 +89,25 @@ class Loop:
             with self._claiming:
                 self._in_work -= sum(held.job.pixels for held in claimed)
                 self._alone &= not any(held.job.alone for held in claimed)
+
+    def _attempt_those_before(self, lane: str) -> None:
+        """What came meanwhile into a lane before this one, whose pictures may all be in groups that have just begun."""
+        before = self._lanes[: self._lanes.index(Lane(lane))]
+        if not before or not self._may_glance():
+            return
+        try:
+            while not self._stopping.is_set() and (claimed := self._claim(before)):
+                self._attempt_all(claimed)
+        except SQLAlchemyError as error:  # the database is away: what is held goes on
+            events.emit("database.away", reason=type(error).__name__)
+
+    def _may_glance(self) -> bool:
+        """Whether no thread has looked for a while."""
+        with self._claiming:
+            due = time.monotonic() - self._glanced >= GLANCE_SECONDS
+            if due:
+                self._glanced = time.monotonic()
+            return due
 
     def _attempt(self, held: Held) -> None:
         try:

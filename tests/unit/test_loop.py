@@ -24,6 +24,7 @@ from shared.jobs.job import Job, Lane, State
 from tests.promises import wiring
 from tests.promises.programs import eventually
 from worker import alone, app, keeper, patience
+from worker import loop as loop_module
 from worker.attempts import ATTEMPTS
 from worker.committer import Committer
 from worker.keeper import Held, Keeper
@@ -130,6 +131,52 @@ def test_pictures_in_work_stay_within_the_budget_of_pixels(tmp_path: Path) -> No
     finish(working)
     stop()
     assert states(ports, [first, second]) == [State.SUCCEEDED] * 2
+
+
+def order_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claim: Callable[[Callable[..., Any]], Callable[..., Any]]) -> list[Lane]:
+    """The lanes of the attempts, in order: three small bulk pictures in one group, and an interactive one that comes during the first."""
+    monkeypatch.setattr(loop_module, "GLANCE_SECONDS", 0.0)
+    ports = wiring.ports(tmp_path)
+    bulk = [wiring.submit(ports, picture(), lane=Lane.BULK) for _ in range(3)]
+    came: list[Job] = []
+    made: list[Lane] = []
+
+    def recorded(held: Held, *others: Any) -> None:
+        made.append(Lane(held.job.lane))
+        if not came:
+            came.append(wiring.submit(ports, picture()))
+            monkeypatch.setattr(ports.jobs, "claim", claim(ports.jobs.claim))
+        restore(held, *others)
+
+    monkeypatch.setitem(ATTEMPTS, bulk[0].kind, recorded)
+    loop, kept, stop = loop_of(ports)
+    loop.run()
+    stop()
+    assert states(ports, [*bulk, *came]) == [State.SUCCEEDED] * 4
+    assert [(ports.jobs.get(job.id) or job).attempts for job in bulk] == [1] * 3
+    assert kept.all() == []
+    assert loop._in_work == 0
+    return made
+
+
+def test_an_interactive_picture_comes_before_the_rest_of_a_bulk_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert order_of(tmp_path, monkeypatch, lambda claim: claim) == [Lane.BULK, Lane.INTERACTIVE, Lane.BULK, Lane.BULK]
+
+
+def test_a_group_goes_on_while_the_database_cannot_be_asked_for_what_comes_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = [OperationalError("SELECT", {}, Exception("away"))] * 2
+
+    def first_away(claim: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(*given: Any, **named: Any) -> Any:
+            if away:
+                raise away.pop()
+            return claim(*given, **named)
+
+        return asked
+
+    assert order_of(tmp_path, monkeypatch, first_away) == [Lane.BULK, Lane.BULK, Lane.BULK, Lane.INTERACTIVE]
 
 
 def test_an_attempt_that_was_lost_before_it_began_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
