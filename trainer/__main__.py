@@ -14,12 +14,14 @@ from shared import settings
 from shared.errors import LacunaError, Refused
 from shared.models import manifest
 from shared.models.manifest import DataUsed, Manifest
-from trainer import artifact, datasets, evaluation, loop, networks
-from trainer.execution import choice, export
+from trainer import artifact, datasets, evaluation, loop, masks, networks
+from trainer.datasets import Picture
+from trainer.execution import Network, choice, export
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 PROTOCOL = "gaussian, RandomState(0) per image, not clipped, 8-bit RGB output"
+FILLING = "holes drawn by default_rng(place of the image), 8-bit RGB output, known pixels kept"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,24 +108,62 @@ def _base(folder: Path, recipe: loop.Recipe) -> tuple[Manifest, dict[str, NDArra
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--sigmas", default="15 25 50", show_default=True, help="Noise levels in grey levels, separated by spaces.")
 @click.option("--rounded", is_flag=True, help="Clip and round the noisy picture to 8 bit first, as a user's file is.")
+@click.option("--masks", "kinds", default=" ".join(masks.DRAWN), show_default=True, help="What a model that fills is to fill.")
+@click.option("--film", type=click.Path(path_type=Path), help="A folder of grey pictures of damage: one more kind of mask.")
 @click.option("--executor", default="auto", show_default=True, type=click.Choice(["auto", "openvino", "tensorflow"]))
 @click.option("--json", "as_json", is_flag=True)
 @click.option("--record", is_flag=True, help="Write the figures into the artifact's manifest.")
-def evaluate(model: Path, folder: Path, sigmas: str, rounded: bool, executor: str, as_json: bool, record: bool) -> None:
-    """Figures of the artifact in folder MODEL on the clean pictures of FOLDER."""
-    network = choice.choose(executor, settings.load().networks, "float32").load(model)  # as the protocol says
+def evaluate(
+    model: Path, folder: Path, sigmas: str, rounded: bool, kinds: str, film: Path | None, executor: str, as_json: bool, record: bool
+) -> None:
+    """Figures of the artifact in folder MODEL on the clean pictures of FOLDER: with noise, or with holes for a model that fills."""
+    described = manifest.read(model)
+    network = choice.Fitting(choice.choose(executor, settings.load().networks, "float32")).load(model)  # as the protocol says
     pictures = [datasets.read(path) for path in datasets.picture_files(folder)]
-    table = []
-    for sigma in (float(word) for word in sigmas.split()):
+    if described.task == "inpaint":
+        protocol, table = FILLING, _filling(network, pictures, _drawers(kinds, film), as_json)
+    else:
+        protocol = PROTOCOL + (", 8-bit noise" if rounded else "")
+        table = _denoising(network, pictures, [float(word) for word in sigmas.split()], rounded, as_json)
+    if as_json:
+        print(json.dumps({"protocol": protocol, "folder": folder.name, "rows": table}))
+    if record:
+        _record(model, {"protocol": protocol, "set": folder.name, "rows": table})
+
+
+def _denoising(network: Network, pictures: list[Picture], sigmas: list[float], rounded: bool, quiet: bool) -> list[dict[str, object]]:
+    table: list[dict[str, object]] = []
+    for sigma in sigmas:
         rows = evaluation.evaluate(network.run, pictures, sigma, rounded)
         means = evaluation.mean(rows, "output")
         table.append({"sigma": sigma, **means, "input": evaluation.mean(rows, "input"), "images": len(rows)})
-        if not as_json:
+        if not quiet:
             print(f"σ {sigma:g}: {means['psnr']:.2f} dB, SSIM {means['ssim']:.4f}", flush=True)
-    if as_json:
-        print(json.dumps({"protocol": PROTOCOL + (", 8-bit noise" if rounded else ""), "folder": folder.name, "rows": table}))
-    if record:
-        _record(model, {"protocol": PROTOCOL + (", 8-bit noise" if rounded else ""), "set": folder.name, "rows": table})
+    return table
+
+
+def _filling(network: Network, pictures: list[Picture], drawers: dict[str, masks.Drawer], quiet: bool) -> list[dict[str, object]]:
+    table: list[dict[str, object]] = []
+    for kind, draw in drawers.items():
+        rows = evaluation.evaluate_filling(network.run, pictures, draw)
+        whole, hole = evaluation.mean(rows, "output"), evaluation.mean(rows, "hole")
+        share = float(np.mean([row["share"] for row in rows]))
+        table.append({"mask": kind, "share": share, **whole, "hole": hole, "images": len(rows)})
+        if not quiet:
+            print(
+                f"{kind} ({share:.0%}): hole {hole['psnr']:.2f} dB, SSIM {hole['ssim']:.4f}; "
+                f"whole {whole['psnr']:.2f} dB, SSIM {whole['ssim']:.4f}",
+                flush=True,
+            )
+    return table
+
+
+def _drawers(kinds: str, film: Path | None) -> dict[str, masks.Drawer]:
+    known = masks.DRAWN | ({"film": masks.film(film)} if film else {})
+    wanted = kinds.split() + ["film"] * bool(film)
+    if unknown := [kind for kind in wanted if kind not in known]:
+        raise click.UsageError(f"There are no masks called {', '.join(unknown)}; there are {', '.join(known)}.")
+    return {kind: known[kind] for kind in wanted}
 
 
 def _record(folder: Path, figures: dict[str, object]) -> None:

@@ -76,6 +76,21 @@ def compare(picture: NDArray[np.integer], reference: NDArray[np.integer]) -> Qua
         raise ValueError(f"{picture.shape} {picture.dtype} is not {reference.shape} {reference.dtype}")
     if picture.shape[0] < picture.shape[1]:  # the figures do not care which way is up, and strips are cut from the longer side
         picture, reference = picture.swapaxes(0, 1), reference.swapaxes(0, 1)
+    return _figures(picture, reference, _ssim(picture, reference))
+
+
+def compare_holes(picture: NDArray[np.integer], reference: NDArray[np.integer], holes: NDArray[np.bool_]) -> Quality:
+    """As `compare`, of the pixels where `holes` (height, width) is true. SSIM is the mean of the windows around these.
+
+    SSIM is NaN if no window that lies whole inside the picture has such a pixel in its middle. Raises ValueError if nothing is marked.
+    """
+    if not holes.any():
+        raise ValueError("no pixel is marked")
+    within, expected = (pixels[holes].reshape(np.count_nonzero(holes), -1) for pixels in (picture, reference))
+    return _figures(within, expected, _ssim(picture, reference, holes))
+
+
+def _figures(picture: NDArray[np.integer], reference: NDArray[np.integer], ssim: float) -> Quality:
     peak = float(np.iinfo(reference.dtype).max)
     squares = absolutes = 0.0
     for a, b in _strips(picture, reference, overlap=0):
@@ -85,7 +100,7 @@ def compare(picture: NDArray[np.integer], reference: NDArray[np.integer]) -> Qua
     mse = squares / picture.size
     return Quality(
         psnr=10 * math.log10(peak**2 / mse) if mse else math.inf,
-        ssim=_ssim(picture, reference, peak),
+        ssim=ssim,
         mse=mse,
         rmse=math.sqrt(mse),
         mae=absolutes / picture.size,
@@ -100,16 +115,21 @@ def _strips(picture: NDArray[np.integer], reference: NDArray[np.integer], overla
         yield picture[strip].astype(np.float64), reference[strip].astype(np.float64)
 
 
-def _ssim(picture: NDArray[np.integer], reference: NDArray[np.integer], peak: float) -> float:
-    """Structural similarity with a Gaussian window, mean over pixels and channels."""
+def _ssim(picture: NDArray[np.integer], reference: NDArray[np.integer], marked: NDArray[np.bool_] | None = None) -> float:
+    """Structural similarity with a Gaussian window, mean over pixels (those `marked`, if that is given) and channels."""
     if min(picture.shape[:2]) <= 2 * SSIM_RADIUS:
         return math.nan
-    total, count = 0.0, 0
+    peak = float(np.iinfo(reference.dtype).max)
+    total, count, top = 0.0, 0, SSIM_RADIUS
     for a, b in _strips(picture, reference, overlap=2 * SSIM_RADIUS):
         similar = _similarity(a, b, peak)
+        if marked is not None:
+            middles = marked[top : top + len(similar), SSIM_RADIUS:-SSIM_RADIUS]
+            top += len(similar)
+            similar = similar[middles]
         total += float(np.sum(similar))
         count += similar.size
-    return total / count
+    return total / count if count else math.nan
 
 
 def _similarity(a: NDArray[np.float64], b: NDArray[np.float64], peak: float) -> NDArray[np.float64]:

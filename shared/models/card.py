@@ -9,6 +9,7 @@ from shared.models.manifest import Manifest
 
 TASKS = {"denoise": "Removes noise from pictures.", "inpaint": "Fills what a mask marks in a picture."}
 FIGURES = {"psnr": ("PSNR", "dB"), "ssim": ("SSIM", ""), "mse": ("MSE", ""), "rmse": ("RMSE", ""), "mae": ("MAE", "")}
+PARTS = {"input": ["psnr"], "hole": ["psnr", "ssim"]}  # of what else a row has figures, and which of them are shown
 PLACES = {"psnr": 2, "ssim": 4}  # digits after the point; 3 of all others
 
 
@@ -46,7 +47,7 @@ def _facts(found: Manifest) -> list[tuple[str, str]]:
 
 
 def _quality(found: Manifest) -> list[str]:
-    """A table for each protocol and set: a line for each row, the untouched input's figures behind the output's."""
+    """A table for each protocol and set: a line for each row, the untouched input's or the hole's figures behind the output's."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in found.rows:
         groups.setdefault((str(row["protocol"] or "no protocol"), str(row["set"] or "unnamed pictures")), []).append(row)
@@ -58,17 +59,17 @@ def _quality(found: Manifest) -> list[str]:
 def _figures(rows: Sequence[Mapping[str, Any]]) -> str:
     shown = [name for name in FIGURES if any(name in row for row in rows)]
     told = [name for name in _names(rows) if all(_is_plain(row.get(name)) for row in rows)]  # what the rows differ in: σ, holes, …
-    before = [name for name in shown if any(name in _input(row) for row in rows)][:1]
+    parts = [(of, name) for of, names in PARTS.items() for name in names if any(name in _part(row, of) for row in rows)]
     headings = [
         *(_text({"sigma": "σ"}.get(name, name)) for name in told),
         *(_heading(name) for name in shown),
-        *(f"{_heading(name)} of the input" for name in before),
+        *(f"{_heading(name)} of the {of}" for of, name in parts),
     ]
     cells = [
         [
             *(_text(f"{row.get(name, '–'):g}" if isinstance(row.get(name), float) else row.get(name, "–")) for name in told),
             *(_number(name, row.get(name)) for name in shown),
-            *(_number(name, _input(row).get(name)) for name in before),
+            *(_number(name, _part(row, of).get(name)) for of, name in parts),
         ]
         for row in rows
     ]
@@ -76,7 +77,7 @@ def _figures(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    left_out = {"model", "protocol", "set", "input", *FIGURES}
+    left_out = {"model", "protocol", "set", *PARTS, *FIGURES}
     return list(dict.fromkeys(name for row in rows for name in row if name not in left_out))
 
 
@@ -84,8 +85,8 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _input(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    given = row.get("input")
+def _part(row: Mapping[str, Any], of: str) -> Mapping[str, Any]:
+    given = row.get(of)
     return given if isinstance(given, Mapping) else {}
 
 

@@ -122,7 +122,11 @@ def test_a_version_that_is_there_is_not_replaced(house: House) -> None:
 
 EVALUATIONS = [
     {"protocol": "p", "set": "cbsd68", "rows": [{"sigma": 25.0, "psnr": 31.5, "ssim": 0.89, "input": {"psnr": 20.2}, "images": 68}]},
-    {"protocol": "q", "set": "kodak", "rows": [{"holes": "strokes", "psnr": 40.0}, {"holes": "boxes", "psnr": 30.0}]},
+    {
+        "protocol": "q",
+        "set": "kodak",
+        "rows": [{"holes": "strokes", "psnr": 40.0, "hole": {"psnr": 25.0, "ssim": 0.5, "mse": 9.0}}, {"holes": "boxes", "psnr": 30.0}],
+    },
 ]
 
 
@@ -187,7 +191,9 @@ def test_the_card_tells_what_a_model_is_and_how_good_and_on_what_terms(house: Ho
         "- Licence: CC0-1.0",
         "On cbsd68: p.", "| σ | images | PSNR (dB) | SSIM | PSNR (dB) of the input |", "| 25 | 68 | 31.50 | 0.8900 | 20.20 |",
         "On kodak: q.",
-        "| holes | PSNR (dB) |", "| strokes | 40.00 |", "| clic | 34 | Unsplash License |", "| Training | 1 | 2 |",
+        "| holes | PSNR (dB) | PSNR (dB) of the hole | SSIM of the hole |", "| strokes | 40.00 | 25.00 | 0.5000 |",
+        "| boxes | 30.00 | – | – |",
+        "| clic | 34 | Unsplash License |", "| Training | 1 | 2 |",
         "| steps | 9 | 6000 |", "| loss | – | l1 |",
     ):  # fmt: skip
         assert line in lines, f"{line} is not in\n{answer.text}"

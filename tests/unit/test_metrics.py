@@ -42,6 +42,36 @@ def test_the_figures_agree_with_scikit_image(depth: Any, shape: tuple[int, ...])
     assert found.mae == pytest.approx(np.mean(np.abs(clean.astype(float) - noisy.astype(float))), rel=1e-9)
 
 
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("shape", [(60, 31, 3), (31, 60), (3000, 60, 3)])
+def test_the_figures_of_holes_are_scikit_image_s_map_and_pixels_within_them(depth: Any, shape: tuple[int, ...]) -> None:
+    noisy, clean = pair(depth, shape)
+    holes = np.zeros(shape[:2], bool)
+    holes[8:20, 9:15] = holes[-1, 5] = holes[-9, -9] = True  # one of them at the edge, where no window lies whole
+    peak = np.iinfo(depth).max
+    _, similar = structural_similarity(
+        clean, noisy, data_range=peak, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        channel_axis=2 if len(shape) == 3 else None, full=True,
+    )  # fmt: skip
+    inside = np.zeros_like(holes)
+    inside[5:-5, 5:-5] = holes[5:-5, 5:-5]
+    found = metrics.compare_holes(noisy, clean, holes)
+    assert found.ssim == pytest.approx(similar[inside].mean(), abs=1e-6)
+    assert found.psnr == pytest.approx(peak_signal_noise_ratio(clean[holes], noisy[holes], data_range=peak), abs=1e-6)
+    assert found.mae == pytest.approx(np.mean(np.abs(clean[holes].astype(float) - noisy[holes].astype(float))), rel=1e-9)
+
+
+def test_holes_at_the_edge_have_no_ssim_and_no_holes_no_figures() -> None:
+    noisy, clean = pair(np.uint8, (20, 30, 3))
+    holes = np.zeros((20, 30), bool)
+    with pytest.raises(ValueError, match="no pixel"):
+        metrics.compare_holes(noisy, clean, holes)
+    holes[0] = True
+    found = metrics.compare_holes(noisy, clean, holes)
+    assert math.isnan(found.ssim)
+    assert found.psnr > 0
+
+
 def test_equal_pictures_have_no_error_and_no_finite_psnr() -> None:
     noisy, _ = pair(np.uint8, (20, 20, 3))
     assert metrics.compare(noisy, noisy.copy()) == metrics.Quality(math.inf, 1, 0, 0, 0)

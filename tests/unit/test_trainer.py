@@ -1,14 +1,19 @@
 """The trainer: seeded, resumable, and honest about what it was given."""
 
+import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 
 from shared.errors import Refused
-from trainer import datasets, evaluation, loop, optimizers
+from shared.models import registry
+from trainer import datasets, evaluation, loop, masks, optimizers
+from trainer.__main__ import main
 from trainer.datasets import Crops, Picture
 from trainer.degradations import BlindGaussian
 
@@ -133,3 +138,70 @@ def test_evaluation_measures_output_and_input_against_the_original(tmp_path: Pat
     rows = evaluation.evaluate(lambda batch: batch, [datasets.read(tmp_path / "a.png")], 25)
     assert rows[0]["output"] == rows[0]["input"]
     assert 18 < evaluation.mean(rows, "output")["psnr"] < 23
+
+
+def damage(folder: Path) -> Path:
+    """A folder with one picture of damage: a cross of half opacity on black."""
+    folder.mkdir()
+    pixels = np.zeros((60, 60), np.uint8)
+    pixels[30], pixels[:, 20] = 128, 128
+    Image.fromarray(pixels).save(folder / "cross.png")
+    return folder
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (7, 5), (64, 64), (131, 97), (97, 200)])
+def test_masks_have_the_size_of_the_picture_and_are_the_same_for_the_same_seed(tmp_path: Path, height: int, width: int) -> None:
+    for kind, draw in (masks.DRAWN | {"film": masks.film(damage(tmp_path / "film"))}).items():
+        one, again = (draw(height, width, np.random.default_rng(5)) for _ in range(2))
+        assert (one.shape, one.dtype) == ((height, width), np.dtype(bool)), kind
+        assert np.array_equal(one, again), kind
+        if min(height, width) >= 64:
+            drawn = [draw(height, width, np.random.default_rng(seed)) for seed in range(20)]
+            assert len({mask.tobytes() for mask in drawn}) > 5, kind
+            assert 0 < np.mean(drawn) < 0.85, kind
+            assert sum(mask.any() for mask in drawn) >= 18, kind
+
+
+def test_masks_of_pixels_have_the_share_they_say_and_scratches_are_thin() -> None:
+    generator = np.random.default_rng(0)
+    assert masks.pixels(0.8)(400, 400, generator).mean() == pytest.approx(0.8, abs=0.01)
+    assert np.mean([masks.scratches(400, 400, generator).mean() for _ in range(20)]) < 0.1
+
+
+def test_filling_is_measured_within_the_hole_and_what_the_hole_held_is_not_shown() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    seen = []
+
+    def grey(picture: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.float32]:
+        seen.append((picture, mask))
+        return np.full_like(picture, 0.5)  # known pixels too: they are put back
+
+    (row,) = evaluation.evaluate_filling(grey, [Picture("a", "0", pixels)], masks.boxes)
+    ((picture, mask),) = seen
+    hole = mask[0, :, :, 0] > 0
+    assert (picture[0][hole] == 0).all()
+    assert picture[0][~hole] * 255 == pytest.approx(pixels[~hole], abs=1e-3)
+    assert row["share"] == hole.mean()
+    assert row["hole"]["mse"] == pytest.approx(np.mean((pixels[hole] - 128.0) ** 2))
+    assert row["output"]["mse"] == pytest.approx(row["hole"]["mse"] * hole.mean())
+
+
+def test_a_model_that_fills_is_evaluated_on_every_kind_of_mask(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8)).save(pictures / "a.png")
+    classic = str(registry.shipped_artifact("inpaint-classic", 1))
+    film = ["--film", str(damage(tmp_path / "film"))]
+    answer = CliRunner().invoke(main, ["evaluate", classic, str(pictures), *film, "--json"])
+    assert answer.exit_code == 0, answer.output
+    told = json.loads(answer.stdout)
+    assert [row["mask"] for row in told["rows"]] == [*masks.DRAWN, "film"]
+    assert told["protocol"].startswith("holes")
+    for row in told["rows"]:
+        assert row["images"] == 1
+        assert 0 < row["share"] < 1
+        assert row["hole"]["psnr"] < row["psnr"]
+        assert math.isfinite(row["hole"]["ssim"])
+    unknown = CliRunner().invoke(main, ["evaluate", classic, str(pictures), "--masks", "boxes rain"])
+    assert unknown.exit_code == 2
+    assert "no masks called rain" in unknown.output
