@@ -23,16 +23,27 @@ from shared.blobs.local import LocalDraft
 from shared.imaging import codec, masks, metrics, preview
 from shared.imaging.pixels import Pixels
 from shared.jobs.job import Job, Lane
+from shared.models import registry
 from tests.contracts.api_fixtures import House, open_house
 from tests.promises import wiring
 from tests.unit.pictures import decoded, image, noise, reopened, saved
 from tests.unit.test_fidelity import tiff_of, with_extra
+from trainer import masks as drawing
+from trainer.execution import Network
+from trainer.execution.openvino import OpenVinoExecutor
 from worker.committer import Committer
 from worker.keeper import Held
 from worker.restoration import restore
 from worker.upkeep.sweeper import sweep
 
 Files = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def filler() -> Network:
+    """The shipped network that fills, as a worker runs it."""
+    network: Network = OpenVinoExecutor(Path("unused"), "float32").load(registry.shipped_artifact("inpaint", 1))
+    return network
 
 
 @pytest.fixture
@@ -50,7 +61,9 @@ def drawn(height: int, width: int, *boxes: tuple[int, int, int, int]) -> NDArray
 
 
 def ended(house: House, tmp_path: Path, files: Files, name: str = "a.png", network: Any = None, **fields: str) -> Job:
-    """What becomes of a request, after a worker's stretch of work."""
+    """What becomes of a request, after a worker's stretch of work; what fills is the classical method, unless a model is named."""
+    if fields.get("task") == "inpaint":
+        fields.setdefault("model", "inpaint-classic@1")
     sent = {part: (io.BytesIO(data), name if part == "image" else f"{part}.png") for part, data in files.items()}
     answer = house.post("/v1/restorations", data={**sent, **fields}, content_type="multipart/form-data")
     assert answer.status_code == 202, answer.text
@@ -207,6 +220,41 @@ def test_scratches_over_a_photo_are_filled_far_better_than_they_were(house: Hous
     job = ended(house, tmp_path, files, task="inpaint")
     assert job.metrics is not None, job.error
     assert job.metrics["output"]["psnr"] > job.metrics["input"]["psnr"] + 15
+
+
+@pytest.mark.parametrize("kind", ["strokes", "scratches", "dust", "boxes", "pixels-50", "pixels-80"])
+def test_the_shipped_network_fills_better_than_the_classical_method_and_touches_nothing_else(
+    house: House, tmp_path: Path, filler: Network, kind: str
+) -> None:
+    clean = photo("coffee")[:256, 100:420]
+    hole = drawing.DRAWN[kind](256, 320, np.random.default_rng(3))
+    holed = np.where(hole[:, :, np.newaxis], np.uint8(255), clean)
+    files = {"image": saved(image(holed)), "mask": saved(Image.fromarray(hole)), "reference": saved(image(clean))}
+    job = ended(house, tmp_path, files, network=filler, task="inpaint", model="inpaint@1")
+    assert job.metrics is not None, job.error
+    after = np.asarray(reopened(house.get(f"/v1/jobs/{job.id}/result").data))
+    assert np.array_equal(after[~hole], clean[~hole])
+    classic = ended(house, tmp_path, files, task="inpaint")
+    assert classic.metrics is not None, classic.error
+    assert job.metrics["output"]["psnr"] > classic.metrics["output"]["psnr"] + 0.5
+    assert job.metrics["output"]["ssim"] > classic.metrics["output"]["ssim"]
+
+
+def test_a_hole_far_larger_than_any_it_learnt_from_is_filled_with_what_is_around_it(house: House, tmp_path: Path, filler: Network) -> None:
+    clean = photo("astronaut")[:400, :400]
+    mask = drawn(400, 400, (50, 350, 50, 350))
+    files = {"image": saved(image(np.where(mask > 0, np.uint8(0), clean))), "mask": saved(image(mask)), "reference": saved(image(clean))}
+    filled, classic = (
+        np.asarray(reopened(house.get(f"/v1/jobs/{job.id}/result").data)).astype(int)
+        for job in (
+            ended(house, tmp_path, files, network=filler, task="inpaint", model="inpaint@1"),
+            ended(house, tmp_path, files, task="inpaint"),
+        )
+    )
+    middle = np.s_[50:350, 50:350]
+    errors = [np.mean((made[middle] - clean[middle]) ** 2) for made in (filled, classic)]
+    assert errors[0] < errors[1] * 1.1
+    assert np.percentile(filled[middle], 1) >= clean.min()
 
 
 def damaged(data: bytes) -> bytes:
