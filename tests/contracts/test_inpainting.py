@@ -40,9 +40,9 @@ Files = dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
-def filler() -> Network:
+def filler(tmp_path_factory: pytest.TempPathFactory) -> Network:
     """The shipped network that fills, as a worker runs it."""
-    network: Network = OpenVinoExecutor(Path("unused"), "float32").load(registry.shipped_artifact("inpaint", 1))
+    network: Network = OpenVinoExecutor(tmp_path_factory.mktemp("networks"), "float32").load(registry.shipped_artifact("inpaint", 1))
     return network
 
 
