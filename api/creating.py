@@ -4,6 +4,7 @@ import contextlib
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 from flask import Response, request
 
@@ -33,6 +34,7 @@ PROBLEMS = (
     *PROBLEMS_WITHOUT_BODY, "malformed_multipart", "upload_stalled", "upload_too_large", "callbacks_not_offered", "too_many_uploads",
 )  # fmt: skip
 
+Made = TypeVar("Made")
 Accept = Callable[[Upload, Reservation | None, str], Job]  # (upload, reservation, fingerprint): checks, blobs, then the row
 
 
@@ -66,6 +68,29 @@ def create(ports: Ports, accept: Accept, body: bool = True) -> Response:
         return _answer(ports, job, wait, replayed=True)
     ports.ringer.ring(job.lane, job.id)
     return _answer(ports, job, wait)
+
+
+def once(
+    ports: Ports, fields: dict[str, str], make: Callable[[Reservation | None, str], Made], again: Callable[[str], Made]
+) -> tuple[Made, bool]:
+    """What `make` makes, or what was made with this request's key before, by its id; and whether it was. For what is no job.
+
+    `fields` are what the request says, for the fingerprint.
+    """
+    claim = _reserve(ports)
+    fingerprint = Upload(fields, {}).fingerprint(request.method, request.path)
+    if isinstance(claim, Replay):
+        if claim.fingerprint != fingerprint:
+            raise Refused("idempotency_mismatch")
+        return again(claim.job_id), True
+    fulfilled = False
+    try:
+        made = make(claim, fingerprint)
+        fulfilled = True
+    finally:
+        if claim is not None and not fulfilled:
+            ports.jobs.drop_reservation(claim)
+    return made, False
 
 
 def check_space(ports: Ports) -> None:

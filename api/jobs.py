@@ -107,9 +107,9 @@ def list_jobs() -> Response:
         filters |= {"model_name": name} | ({"model_version": int(version)} if version else {})
     if query.batch is not None:
         filters["batch_id"] = known_id(query.batch)
-    found = ports.jobs.page(owner_id(), filters, query.limit + 1, _read_cursor(query.cursor))
+    found = ports.jobs.page(owner_id(), filters, query.limit + 1, read_cursor(query.cursor))
     shown = found[: query.limit]
-    after = _cursor(shown[-1].id) if len(found) > query.limit else None
+    after = cursor(shown[-1].id) if len(found) > query.limit else None
     return _json({"items": views(ports, shown), "next": after})
 
 
@@ -295,18 +295,20 @@ def _expires_at(ports: Ports, job: Job) -> int | None:
     return job.finished_at + round(ports.settings.keep_seconds * 1000)
 
 
-def _cursor(job_id: str) -> str:
+def cursor(job_id: str) -> str:
+    """What continues a list of ids behind this one."""
     return base64.urlsafe_b64encode(uuid.UUID(job_id).bytes).decode().rstrip("=")
 
 
-def _read_cursor(cursor: str | None) -> str | None:
-    if cursor is None:
+def read_cursor(given: str | None) -> str | None:
+    """The id that a cursor names. Raises `Refused("bad_cursor")`."""
+    if given is None:
         return None
     try:
-        job_id = str(uuid.UUID(bytes=base64.urlsafe_b64decode(cursor + "==")))
+        job_id = str(uuid.UUID(bytes=base64.urlsafe_b64decode(given + "==")))
     except (ValueError, binascii.Error) as error:
         raise Refused("bad_cursor") from error
-    if _cursor(job_id) != cursor:  # base64 skips what it does not know
+    if cursor(job_id) != given:  # base64 skips what it does not know
         raise Refused("bad_cursor")
     return job_id
 

@@ -150,7 +150,7 @@ def _accept(ports: Ports, upload: Upload, reservation: Reservation | None, finge
     draft.place(key)
     ports.blobs.sync([key])
     try:
-        return ports.jobs.accept(new, reservation, fingerprint, ports.models.preparing(described, model_id, job_id, owner_id()))
+        return ports.jobs.accept(new, reservation, fingerprint, [ports.models.preparing(described, model_id, job_id, owner_id())])
     except Refused:  # for certain; after any other error the row may be there, and the sweeper decides
         ports.blobs.delete(key)
         raise

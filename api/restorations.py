@@ -6,6 +6,7 @@ from flask import Blueprint, Response, current_app, g
 from uuid_utils import uuid7
 
 from api import creating
+from api import jobs as jobs_api
 from api.owner import owner_id
 from api.problems import parse
 from api.routes import Routes
@@ -32,6 +33,7 @@ _LOSSY = {name.lower() for name in header.LOSSY}
     problems=(
         *creating.PROBLEMS, "unsupported_format", "image_empty", "image_truncated", "image_corrupt", "image_bomb", "too_many_pixels",
         "multiple_frames", "mask_missing", "mask_size", "reference_size", "unknown_task", "unknown_model", "model_task",
+        "bad_id", "batch_not_found", "batch_not_open", "path_taken",
     ),
 )  # fmt: skip
 def create_restoration() -> Response:
@@ -52,13 +54,14 @@ def _accept(ports: Ports, upload: Upload, reservation: Reservation | None, finge
     fields = parse(RestorationForm, upload.fields | {name: part for name, part in upload.parts.items() if name not in FILES})
     headers = _check(fields, files, ports.settings.max_pixels)
     model = ports.models.resolve(fields.task, fields.model, owner_id())
+    batch_id = None if fields.batch is None else jobs_api.known_id(fields.batch)
     job_id = str(uuid7())
     described = {name: _described(part, headers[name], blob_key(job_id, BLOBS[name])) for name, part in files.items()}
     new = NewJob(
         id=job_id,
         owner_id=owner_id(),
         kind=Kind.RESTORE,
-        lane=Lane(fields.lane),
+        lane=Lane(fields.lane or (Lane.INTERACTIVE if fields.batch is None else Lane.BULK)),
         task=fields.task,
         model_name=model.name,
         model_version=model.version,
@@ -68,14 +71,18 @@ def _accept(ports: Ports, upload: Upload, reservation: Reservation | None, finge
         max_attempts=ports.settings.max_attempts,
         request_id=g.request_id,
         label=fields.label,
+        batch_id=batch_id,
+        path=fields.path,
     )
     keys = sorted(input_keys(new.input))
     for name, part in files.items():
         part.draft.place(blob_key(job_id, BLOBS[name]))
     ports.blobs.sync(keys)
-    held = None if model.id is None else ports.models.held(model.name, model.version, new.owner_id)  # what comes with Lacuna stays
+    alongside = [ports.models.held(model.name, model.version, new.owner_id)] if model.id is not None else []  # what comes with Lacuna stays
+    if batch_id is not None:
+        alongside.append(ports.batches.joining(new.owner_id, batch_id))
     try:
-        return ports.jobs.accept(new, reservation, fingerprint, held)
+        return ports.jobs.accept(new, reservation, fingerprint, alongside)
     except Refused:  # for certain; after any other error the row may be there, and the sweeper decides
         for key in keys:
             ports.blobs.delete(key)

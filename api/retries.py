@@ -24,7 +24,8 @@ routes = Routes(Blueprint("retries", __name__))
 
 @routes.add(
     "POST", "/v1/jobs/<job_id>/retry", {200: JobView, 202: JobView}, query=NoQuery, headers=creating.HEADERS,
-    problems=(*creating.PROBLEMS_WITHOUT_BODY, "bad_id", "job_not_found", "not_final", "model_exists", "unknown_model", "result_expired"),
+    problems=(*creating.PROBLEMS_WITHOUT_BODY, "bad_id", "job_not_found", "not_final", "model_exists", "unknown_model", "result_expired",
+              "batch_not_open", "path_taken"),
 )  # fmt: skip
 def retry_job(job_id: str) -> Response:
     """Do a job again.
@@ -61,9 +62,13 @@ def _accept(ports: Ports, job_id: str, reservation: Reservation | None, fingerpr
         request_id=g.request_id,
         label=old.label,
         retry_of=old.id,
+        batch_id=old.batch_id,
+        path=old.path,
     )
     held = ports.models.held(old.model_name, old.model_version, owner_id())
-    alongside = _preparing(ports, old, owner, new_id) if publishes else held
+    alongside = [_preparing(ports, old, owner, new_id) if publishes else held]
+    if old.batch_id is not None:
+        alongside.append(ports.batches.rejoining(owner_id(), old.batch_id))
     try:
         for key in input_keys(old.input):
             _copy(ports, key, blob_key(owner, key.rsplit("/", 1)[1]))

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 Task = Literal["denoise", "inpaint"]
@@ -205,6 +205,57 @@ class JobPage(View):
     next: str | None = Field(description="the cursor of the next page")
 
 
+class CountsView(View):
+    """How many pictures of a batch there are in each state; `total` is the sum."""
+
+    total: int
+    waiting: int
+    running: int
+    succeeded: int
+    failed: int
+    skipped: int
+    canceled: int
+    ignored: int
+
+
+class BatchView(View):
+    """A batch."""
+
+    id: str
+    state: Literal["open", "running", "paused", "succeeded", "completed_with_errors", "canceled"]
+    reason: str | None = Field(description="why it is paused, where nobody asked for it")
+    label: str | None
+    counts: CountsView
+    created_at: str
+    finished_at: str | None
+    links: dict[str, str]
+
+
+class BatchPage(View):
+    """Batches, newest first."""
+
+    items: list[BatchView]
+    next: str | None = Field(description="the cursor of the next page")
+
+
+class ItemView(View):
+    """A picture of a batch."""
+
+    path: str
+    state: Literal["waiting", "running", "succeeded", "failed", "canceled"]
+    job: str = Field(description="the id of its job")
+    notes: list[str]
+    error: ErrorView | None
+    links: dict[str, str] = Field(description="of its job")
+
+
+class ItemPage(View):
+    """Pictures of a batch, in the order of their paths."""
+
+    items: list[ItemView]
+    next: str | None = Field(description="the cursor of the next page")
+
+
 class ModelView(View):
     """A model version: its manifest."""
 
@@ -282,6 +333,10 @@ class SystemView(View):
     disk: DiskView
 
 
+UUID: dict[str, Any] = {"format": "uuid"}  # told, and checked where it is used: what is none has a code of its own
+STORABLE: dict[str, Any] = {"pattern": r"^[^\x00]*$"}
+
+
 class RestorationForm(Form):
     """The fields beside the files."""
 
@@ -295,8 +350,23 @@ class RestorationForm(Form):
         None, gt=0, le=1, allow_inf_nan=False, description="of task=denoise: how much of the change is made; none: 1, all of it"
     )
     speed: Literal["normal", "best"] = Field("normal", description="best: the mean of all eight turns and mirrorings, eight times the work")
-    lane: Literal["interactive", "bulk"] = "interactive"
+    lane: Literal["interactive", "bulk"] | None = Field(None, description="none: interactive, but bulk in a batch")
     label: str | None = Field(None, max_length=200, description="yours, to find jobs by")
+    batch: str | None = Field(None, description="the open batch that the picture belongs to", json_schema_extra=UUID)
+    path: str | None = Field(None, max_length=4096, description="where it lies in its batch: `album/scan 7.tif`")
+
+    @field_validator("path")
+    @classmethod
+    def _relative(cls, value: str | None) -> str | None:
+        if value is not None and not all(part not in ("", ".", "..") for part in value.split("/")):
+            raise PydanticCustomError("path", "It is a path in the batch: names with / between them, none of them empty, . or ..")
+        return value
+
+    @model_validator(mode="after")
+    def _both(self) -> "RestorationForm":
+        if (self.batch is None) != (self.path is None):
+            raise PydanticCustomError("batch", "`batch` and `path` belong together: which batch, and where in it")
+        return self
 
 
 class PreviewForm(Form):
@@ -319,8 +389,10 @@ class DefaultBody(Body):
     model: str = Field(pattern=VERSIONED, description="`name@version`")
 
 
-UUID: dict[str, Any] = {"format": "uuid"}  # told, and checked where it is used: what is none has a code of its own
-STORABLE: dict[str, Any] = {"pattern": r"^[^\x00]*$"}
+class BatchBody(Body):
+    """Of a new batch."""
+
+    label: str | None = Field(None, max_length=200, description="yours, to know it by")
 
 
 class JobQuery(Form):
@@ -343,6 +415,29 @@ class JobsQuery(Form):
     cursor: str | None = Field(
         None, description="the `next` of the page before", json_schema_extra={"pattern": "^[A-Za-z0-9_-]{21}[AQgw]$"}
     )
+
+
+class BatchesQuery(Form):
+    """Of the list of batches."""
+
+    limit: int = Field(50, ge=1, le=500)
+    cursor: str | None = Field(
+        None, description="the `next` of the page before", json_schema_extra={"pattern": "^[A-Za-z0-9_-]{21}[AQgw]$"}
+    )
+
+
+class ItemsQuery(Form):
+    """Of the pictures of a batch."""
+
+    state: Literal["waiting", "running", "succeeded", "failed", "canceled"] | None = None
+    limit: int = Field(50, ge=1, le=500)
+    cursor: str | None = Field(None, description="the `next` of the page before", json_schema_extra={"pattern": "^([A-Za-z0-9_-]{4})*$"})
+
+
+class ManifestQuery(Form):
+    """In which form."""
+
+    format: Literal["jsonl", "csv"] = "jsonl"
 
 
 class PreviewQuery(Form):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from api.estimates import Estimates
 from api.quota import Quota
 from api.watch import Watch
+from shared.batches.store import Batches
 from shared.bells.ringer import BackgroundRinger, Ringer
 from shared.blobs.local import LocalBlobs
 from shared.blobs.store import Blobs
@@ -22,6 +23,7 @@ class Ports:
 
     settings: Settings
     jobs: Jobs
+    batches: Batches
     models: Models
     workers: Workers
     keys: Keys
@@ -40,6 +42,7 @@ def make(settings: Settings) -> Ports:
     return Ports(
         settings=settings,
         jobs=jobs,
+        batches=Batches(engine, jobs),
         models=Models(engine),
         workers=workers,
         keys=Keys(engine),

@@ -51,6 +51,7 @@ def _one_of(column: str, values: object) -> CheckConstraint:
 Id = String(36)
 Document = JSON(none_as_null=True)
 _NOBODYS = text("owner_id IS NULL")
+_OF_A_BATCH = text("batch_id IS NOT NULL")
 
 owners = Table(
     "owners",
@@ -182,7 +183,9 @@ jobs = Table(
         sqlite_where=text("expires_at IS NULL AND finished_at IS NOT NULL"),
         postgresql_where=text("expires_at IS NULL AND finished_at IS NOT NULL"),
     ),
-    Index("ix_jobs_batch", "batch_id", "id", sqlite_where=text("batch_id IS NOT NULL"), postgresql_where=text("batch_id IS NOT NULL")),
+    Index("ix_jobs_batch", "batch_id", "id", sqlite_where=_OF_A_BATCH, postgresql_where=_OF_A_BATCH),
+    Index("ix_jobs_batch_state", "batch_id", "state", sqlite_where=_OF_A_BATCH, postgresql_where=_OF_A_BATCH),
+    Index("ix_jobs_batch_path", "batch_id", "path", unique=True, sqlite_where=_OF_A_BATCH, postgresql_where=_OF_A_BATCH),
 )
 
 job_metrics = Table(

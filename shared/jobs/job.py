@@ -94,6 +94,8 @@ class NewJob:
     request_id: str
     label: str | None = None
     retry_of: str | None = None
+    batch_id: str | None = None
+    path: str | None = None  # in its batch
 
     @property
     def cost_mpx(self) -> float:

@@ -87,7 +87,7 @@ _ACCEPT = insert(jobs).values(
     rung_at=now_ms(), due_at=now_ms(), created_at=now_ms(), changed_at=now_ms(),
 ).returning(*_columns)  # fmt: skip
 _v = select(lanes.c.v).where(lanes.c.name == flows.c.lane).scalar_subquery()
-_its_flow = and_(flows.c.owner_id == bindparam("owner"), flows.c.batch_id == "", flows.c.lane == bindparam("in_lane"))
+_its_flow = and_(flows.c.owner_id == bindparam("owner"), flows.c.batch_id == bindparam("batch"), flows.c.lane == bindparam("in_lane"))
 _TAKE_TURN = (
     update(flows)
     .where(_its_flow)
@@ -133,7 +133,7 @@ class Reservation:
 
 @dataclass(frozen=True)
 class Replay:
-    """A key that already has its job."""
+    """A key that already has its job, or its batch."""
 
     job_id: str
     fingerprint: str
@@ -221,17 +221,20 @@ class Jobs:
         new: NewJob,
         reservation: Reservation | None = None,
         fingerprint: str = "",
-        alongside: Callable[[Connection], None] | None = None,
+        alongside: Sequence[Callable[[Connection], None]] = (),
     ) -> Job:
         """Insert a queued job in its turn. In the same transaction fulfil its reservation, and do what belongs `alongside`.
 
-        Raises `Refused("idempotency_in_progress")` if the reservation was taken over meanwhile, and what `alongside` raises.
+        A retry takes the place of what it retries in its batch. Raises `Refused("idempotency_in_progress")` if the reservation
+        was taken over meanwhile, `Refused("path_taken")`, and what `alongside` raises.
         """
         with self._engine.begin() as connection:
-            if alongside is not None:
-                alongside(connection)
-            if reservation is not None and not _fulfil(connection, reservation, new.id, fingerprint):
+            for also in alongside:
+                also(connection)
+            if reservation is not None and not fulfil(connection, reservation, new.id, fingerprint):
                 raise Refused("idempotency_in_progress", retry_after_s=1)
+            if new.batch_id is not None:
+                _make_room(connection, new)
             turn = _take_turn(connection, new)
             values = {name: getattr(new, name) for name in _NEW_FIELDS}
             job = _job(connection.execute(_ACCEPT, {**values, "turn": turn}).one())
@@ -411,6 +414,20 @@ class Jobs:
             events.emit("job.canceled", job_id=job_id)
         return canceled
 
+    def cancel_batch(self, batch_id: str) -> int:
+        """CANCEL all of a batch that has not ended, as many as one write changes at a time; how many."""
+        canceled = 0
+        left = select(jobs.c.id).where(jobs.c.batch_id == batch_id, _may(Move.CANCEL)).order_by(jobs.c.state.desc(), jobs.c.id).limit(CHUNK)
+        while True:
+            with self._engine.begin() as connection:
+                ids = connection.execute(left.with_for_update()).scalars().all()
+                statement = update(jobs).where(jobs.c.id.in_(ids), _may(Move.CANCEL))
+                connection.execute(statement.values(state=State.CANCELED, token=jobs.c.token + 1, **_ended))
+            canceled += len(ids)
+            if not ids:
+                events.emit("batch.emptied", batch_id=batch_id, jobs=canceled)
+                return canceled
+
     def expire(self, keep_seconds: float) -> int:
         """Say of pictures whose jobs ended longer ago than this that their files are no longer kept; how many.
 
@@ -459,6 +476,12 @@ class Jobs:
             statement = statement.where(jobs.c.id < before)
         with self._reading() as connection:
             return [_job(row) for row in connection.execute(statement.order_by(jobs.c.id.desc()).limit(limit))]
+
+    def in_batch(self, batch_id: str, state: State | None, limit: int, after: str) -> list[Job]:
+        """The pictures of a batch in the order of their paths, at most `limit`, behind the path `after`; of that state, if one is given."""
+        wanted = [jobs.c.batch_id == batch_id, jobs.c.path > after, *([] if state is None else [jobs.c.state == state])]
+        with self._reading() as connection:
+            return [_job(row) for row in connection.execute(select(*_columns).where(*wanted).order_by(jobs.c.path).limit(limit))]
 
     def unfinished(self, owner_id: str, limit: int) -> int:
         """How many jobs of an owner wait or run; counts no further than `limit`."""
@@ -628,9 +651,9 @@ class Jobs:
             connection.execute(delete(reservations).where(*_reserved(reservation)))
 
     def sweep_reservations(self) -> int:
-        """Remove keys older than a day whose job is gone, or that never had one."""
+        """Remove keys older than a day whose job or batch is gone, or that never had one."""
         old = reservations.c.created_at < now_ms() - KEPT_MS
-        orphaned = ~exists().where(jobs.c.id == reservations.c.job_id)
+        orphaned = and_(*(~exists().where(table.c.id == reservations.c.job_id) for table in (jobs, batches)))
         with self._engine.begin() as connection:
             return connection.execute(delete(reservations).where(old, _over(reservations.c.until, RESERVED_MS), orphaned)).rowcount
 
@@ -671,7 +694,7 @@ class Jobs:
 
 _NEW_FIELDS = (
     "id", "owner_id", "kind", "lane", "task", "model_name", "model_version", "input", "params", "pixels", "max_attempts", "request_id",
-    "label", "retry_of",
+    "label", "retry_of", "batch_id", "path",
 )  # fmt: skip
 
 # what every visible change writes, and what every end does
@@ -752,28 +775,42 @@ def _due(lane: Lane, alone: bool) -> Any:
     )
 
 
+def _make_room(connection: Connection, new: NewJob) -> None:
+    """For a picture of a batch, whose row is locked: a path in it is one picture, and a retry replaces the job that it retries."""
+    there = and_(jobs.c.batch_id == new.batch_id, jobs.c.path == new.path)
+    if new.retry_of is not None:
+        connection.execute(update(jobs).where(there, jobs.c.id == new.retry_of).values(batch_id=None, **_changed))
+    taken = connection.execute(select(jobs.c.id).where(there)).scalar_one_or_none()
+    if taken is not None:
+        raise Refused("path_taken", f"In the batch “{new.path}” is the job {taken}.")
+
+
 def _take_turn(connection: Connection, new: NewJob) -> float:
     """Place the job behind its flow or at V, and remember the place as the last of its flow, whose row is locked until the commit."""
-    place = {"owner": new.owner_id, "in_lane": new.lane, "cost_mpx": new.cost_mpx}
+    batch = new.batch_id or ""
+    place = {"owner": new.owner_id, "batch": batch, "in_lane": new.lane, "cost_mpx": new.cost_mpx}
     turn: float | None = connection.execute(_TAKE_TURN, place).scalar_one_or_none()
     if turn is None:  # its first job, or two at once
-        first = upsert(connection.engine, flows).values(owner_id=new.owner_id, batch_id="", lane=new.lane, last_turn=0.0)
+        first = upsert(connection.engine, flows).values(owner_id=new.owner_id, batch_id=batch, lane=new.lane, last_turn=0.0)
         connection.execute(first.on_conflict_do_nothing())
         turn = float(connection.execute(_TAKE_TURN, place).scalar_one())
     return turn
 
 
 def _give_turn_back(connection: Connection, canceled: Job) -> None:
-    """If it was the last of its flow, the flow goes on behind the last that still waits, or at V.
+    """If it was the last of its flow, the flow goes on behind the last that still waits, or at V. Of a batch nothing is given back.
 
     Two statements: the second must see what those did who held the lock until now.
     """
-    flow = {"owner": canceled.owner_id, "in_lane": canceled.lane}
+    if canceled.batch_id is not None:
+        return
+    flow = {"owner": canceled.owner_id, "batch": "", "in_lane": canceled.lane}
     connection.execute(_LOCK_FLOW, flow)
     connection.execute(_GIVE_TURN_BACK, {**flow, "turn": canceled.turn})
 
 
-def _fulfil(connection: Connection, reservation: Reservation, job_id: str, fingerprint: str) -> bool:
+def fulfil(connection: Connection, reservation: Reservation, job_id: str, fingerprint: str) -> bool:
+    """The key belongs to what was made, a job or a batch, from now on. False if the reservation was taken over meanwhile."""
     statement = update(reservations).where(*_reserved(reservation)).values(job_id=job_id, fingerprint=fingerprint)
     return connection.execute(statement).rowcount == 1
 

@@ -24,13 +24,14 @@ from api.estimates import Estimates
 from api.quota import Quota
 from api.watch import Watch
 from api.wiring import Ports
+from shared.batches.store import Batches
 from shared.blobs.local import LocalBlobs
 from shared.database.engine import open_database
 from shared.database.migration import migrate
 from shared.database.tables import jobs as jobs_table
 from shared.database.tables import reservations
 from shared.errors import Outcome
-from shared.jobs.job import Job, Lane, Success, blob_key, exported_part, result_part
+from shared.jobs.job import Job, Lane, State, Success, blob_key, exported_part, result_part
 from shared.jobs.store import Jobs
 from shared.keys.store import Keys
 from shared.models import registry
@@ -149,8 +150,12 @@ class House:
         return found
 
     def claim(self, job_id: str) -> Job:
-        claimed = {job.id: job for lane in Lane for job in self.jobs.claim("worker", [lane], 10**9, True)}
-        return claimed[job_id]
+        """The job in work, whether it is claimed just now or was, in a group."""
+        for lane in Lane:
+            self.jobs.claim("worker", [lane], 10**9, True)
+        job = self.job(job_id)
+        assert job.state is State.RUNNING, job.state
+        return job
 
     def succeed(self, job_id: str, data: bytes = b"restored", kind: str = "image/png", metrics: dict[str, Any] | None = None) -> Job:
         job = self.claim(job_id)
@@ -253,6 +258,7 @@ def _housed(known: Settings, busy_ms: int | None) -> Iterator[House]:
     ports = Ports(
         settings=known,
         jobs=jobs,
+        batches=Batches(engine, jobs),
         models=models,
         workers=workers,
         keys=Keys(engine),

@@ -140,7 +140,7 @@ def publishing(jobs: Jobs, registry: Models, described: Manifest, model_id: str)
         model_version=described.version, input={"name": described.reference, "key": blob_key(model_id, "weights")}, params={}, pixels=1,
         max_attempts=1, request_id="request",
     )  # fmt: skip
-    return jobs.accept(new, alongside=registry.preparing(described, model_id, job_id, "local"))
+    return jobs.accept(new, alongside=[registry.preparing(described, model_id, job_id, "local")])
 
 
 ONE, OTHER = "01900000-0000-7000-8000-0000000000aa", "01900000-0000-7000-8000-0000000000bb"
@@ -323,7 +323,7 @@ def test_a_version_is_not_deleted_while_a_job_of_it_is_being_accepted(registry: 
         id=str(uuid7()), owner_id="local", kind=Kind.RESTORE, lane=Lane.INTERACTIVE, task="denoise", model_name="mine", model_version=1,
         input={"key": "k"}, params={}, pixels=1, max_attempts=1, request_id="request",
     )  # fmt: skip
-    jobs.accept(job, alongside=alongside)
+    jobs.accept(job, alongside=[alongside])
     remover.join()
     assert said == ["in_use"]
     assert registry.get("mine", 1) is not None

@@ -57,7 +57,7 @@ def add(ports: Ports, folder: Path) -> Job:
         model_version=described.version, params={}, pixels=1, max_attempts=3, request_id="request",
         input={"name": described.reference, "bytes": size, "sha256": sha256, "format": "SAFETENSORS", "key": key},
     )  # fmt: skip
-    return ports.jobs.accept(new, alongside=ports.artifacts.models.preparing(described, model_id, job_id, "local"))
+    return ports.jobs.accept(new, alongside=[ports.artifacts.models.preparing(described, model_id, job_id, "local")])
 
 
 def ended(ports: Ports, job: Job) -> Job:

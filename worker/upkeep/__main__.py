@@ -6,6 +6,7 @@ import threading
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import children, events, metrics, settings
+from shared.batches.store import Batches
 from shared.bells.celery import CeleryRinger, celery_app
 from shared.bells.ringer import BackgroundRinger
 from shared.blobs.local import LocalBlobs
@@ -36,6 +37,7 @@ def main() -> None:
 
     engine = open_database(chosen.database)
     jobs = Jobs(engine, chosen.lease_seconds)
+    batches = Batches(engine, jobs)
     blobs = LocalBlobs(chosen.blobs)
     ringer = BackgroundRinger(lambda: CeleryRinger(celery_app(chosen.redis)))
     reaper = Reaper(jobs, chosen.lease_seconds, chosen.tick_seconds)
@@ -44,6 +46,9 @@ def main() -> None:
         try:
             reaper.reap()
             ring_again(jobs, ringer, 2 * chosen.tick_seconds)
+            batches.seal_forgotten()
+            batches.cancel_rest()
+            batches.finish()
         except SQLAlchemyError as error:  # the database is away: the next round tries again
             events.emit("upkeep.failed", reason=f"{type(error).__name__}: {error}"[:300])
         rounds += 1

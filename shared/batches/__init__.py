@@ -1,0 +1,1 @@
+"""Batches: many pictures under one name, with one set of counts."""
