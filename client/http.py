@@ -23,13 +23,18 @@ import httpx
 
 from client.errors import ClientError, ProblemError, ServerUnreachable, Stopped, UnexpectedAnswer
 
-__all__ = ["FINAL", "Job", "Lacuna", "Model", "ProblemError", "ServerUnreachable"]
+__all__ = ["FINAL", "Batch", "Job", "Lacuna", "Model", "ProblemError", "ServerUnreachable"]
 
 Job = dict[str, Any]
+Batch = dict[str, Any]
 Model = dict[str, Any]
 Answer = TypeVar("Answer")
 
 FINAL = frozenset({"succeeded", "failed", "canceled"})
+MOVED = {  # the states that a move of a batch leads to
+    "seal": ("running", "succeeded", "completed_with_errors"), "pause": ("paused",),
+    "resume": ("running", "succeeded", "completed_with_errors"), "cancel": ("canceled",),
+}  # fmt: skip
 TRIES = 6  # with the pauses below: about eight seconds, longer than a restart of the server
 FIRST_PAUSE_S = 0.25  # doubled after each try
 LONGEST_PAUSE_S = 60.0  # a `Retry-After` is followed up to here
@@ -48,7 +53,7 @@ class Lacuna:
     def __init__(self, base_url: str, *, key: str | None = None, stopped: threading.Event | None = None) -> None:
         self.base_url = base_url.rstrip("/")
         self._stopped = stopped or threading.Event()
-        self._answered = False
+        self.answered_at: float | None = None  # of `time.monotonic()`; None: it never did
         self._http = httpx.Client(
             base_url=self.base_url,
             timeout=httpx.Timeout(60, connect=5, pool=None),
@@ -80,16 +85,22 @@ class Lacuna:
         strength: float | None = None,
         speed: str = "normal",
         label: str | None = None,
+        batch: str | None = None,
+        place: str | None = None,
+        key: str | None = None,
         wait_s: int = 0,
     ) -> Job:
         """Submits the picture at `path`, streamed from disk, and answers with its job.
 
         `mask` marks what `task="inpaint"` fills; `reference` is the same picture undamaged, to compare with.
         `quality` (1 to 100) is that of a JPEG or WebP; `strength` (above 0, to 1) is how much of the denoising is done.
+        In a `batch` it lies at `place`. `key` is the Idempotency-Key, a new one if none is given.
         With `wait_s` (at most 60) seconds the server holds its answer until the job is final or the time is over.
         """
-        fields = {"task": task, "format": format, "speed": speed} | _given(model=model, label=label, quality=quality, strength=strength)
-        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        fields = {"task": task, "format": format, "speed": speed} | _given(
+            model=model, label=label, quality=quality, strength=strength, batch=batch, path=place
+        )
+        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
         if wait_s:
             headers["Prefer"] = f"wait={wait_s}"
 
@@ -179,6 +190,45 @@ class Lacuna:
         """Deletes a job that has ended, and its files."""
         url = _job_url(job_id)
         self._persist(lambda: self._remove(url), lambda: self._remove(url, done=("job_not_found",)))
+
+    def create_batch(self, label: str | None = None) -> Batch:
+        """Opens a batch."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return self._persist(lambda: self._ask("POST", "/v1/batches", json=_given(label=label), headers=headers))
+
+    def batch(self, batch_id: str) -> Batch:
+        """One batch, with its counts."""
+        return self._persist(lambda: self._ask("GET", _batch_url(batch_id)))
+
+    def batches(self, *, limit: int = 20) -> list[Batch]:
+        """The newest batches first, at most `limit`."""
+        return self._items("/v1/batches", {}, limit)
+
+    def items(self, batch_id: str, *, state: str | None = None) -> Iterator[dict[str, Any]]:
+        """The pictures of a batch in the order of their paths; with `state` only those in it."""
+        params = _given(state=state) | {"limit": str(PAGE)}
+        while True:
+            page = self._page(f"{_batch_url(batch_id)}/items", params)
+            yield from page["items"]
+            if not page["next"]:
+                return
+            params |= {"cursor": page["next"]}
+
+    def move_batch(self, batch_id: str, move: str) -> Batch:
+        """`seal`, `pause`, `resume` or `cancel`. Answers with the batch."""
+        url = f"{_batch_url(batch_id)}/{move}"
+        return self._persist(lambda: self._ask("POST", url), lambda: self._move_again(batch_id, move))
+
+    def manifest(self, batch_id: str, format: str = "jsonl") -> Iterator[str]:  # noqa: A002  the API's own word
+        """What became of each picture of a batch, in pieces of text: JSON lines, or `csv`."""
+        with self._http.stream("GET", f"{_batch_url(batch_id)}/manifest", params={"format": format}) as response:
+            if not response.is_success:
+                response.read()
+                raise self._problem(response)
+            try:
+                yield from response.iter_text()
+            except httpx.TransportError as error:
+                raise ServerUnreachable(self.base_url) from error
 
     def models(self) -> list[Model]:
         """Every version of every model."""
@@ -284,6 +334,18 @@ class Lacuna:
                 raise
             return job
 
+    def _move_again(self, batch_id: str, move: str) -> Batch:
+        """A move that an earlier try may have made."""
+        try:
+            return self._ask("POST", f"{_batch_url(batch_id)}/{move}")
+        except ProblemError as problem:
+            if problem.code not in {"batch_state", "already_final"}:
+                raise
+            batch = self._ask("GET", _batch_url(batch_id))
+            if batch["state"] not in MOVED[move]:
+                raise
+            return batch
+
     def _remove(self, url: str, headers: dict[str, str] | None = None, done: tuple[str, ...] = ()) -> None:
         """Deletes what is at `url`; a problem with a code of `done` says that it is."""
         response = self._http.delete(url, headers=headers)
@@ -346,14 +408,14 @@ class Lacuna:
 
     def _is_hopeless(self, error: httpx.TransportError) -> bool:
         """Whether nobody has ever answered at this address; a server that did answer may only be restarting."""
-        return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol) and not self._answered
+        return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol) and self.answered_at is None
 
     def _pause(self, seconds: float) -> None:
         if self._stopped.wait(seconds):
             raise Stopped
 
     def _note_answer(self, _: httpx.Response) -> None:
-        self._answered = True
+        self.answered_at = time.monotonic()
 
 
 class _Upload(io.FileIO):
@@ -399,6 +461,10 @@ def _given(**fields: str | float | None) -> dict[str, str]:
 
 def _job_url(job_id: str) -> str:
     return f"/v1/jobs/{urllib.parse.quote(job_id, safe='')}"
+
+
+def _batch_url(batch_id: str) -> str:
+    return f"/v1/batches/{urllib.parse.quote(batch_id, safe='')}"
 
 
 def _version_url(name: str, version: int) -> str:

@@ -76,6 +76,43 @@ def _result(result: Item) -> str:
     return f"{result['type']}{size}, {result['bytes']} bytes"
 
 
+def batch_table(batches: Sequence[Item], now: datetime) -> list[str]:
+    """A line for each batch under a line of headings; `now` is what ages are counted to."""
+    rows = [
+        (
+            batch["id"],
+            batch["state"],
+            legible(batch["label"] or "-"),
+            f"{_over(batch)} of {batch['counts']['total']}",
+            str(batch["counts"]["failed"]),
+            duration((now - datetime.fromisoformat(batch["created_at"])).total_seconds()),
+        )
+        for batch in batches
+    ]
+    return table(("ID", "STATE", "LABEL", "DONE", "FAILED", "AGE"), rows, right=frozenset({"DONE", "FAILED", "AGE"}))
+
+
+def batch_lines(batch: Item, failed: Sequence[Item], longest_line: int | None) -> list[str]:
+    """Everything that matters about one batch, a line each; then each picture that failed, and why."""
+    counts = ", ".join(f"{count} {name}" for name, count in batch["counts"].items() if count and name != "total")
+    facts = {
+        "id": batch["id"],
+        "state": batch["state"],
+        "label": batch["label"] and legible(batch["label"]),
+        "pictures": f"{batch['counts']['total']}{f': {counts}' if counts else ''}",
+        "created": batch["created_at"],
+        "finished": batch["finished_at"],
+    }
+    lines = [f"{name:<8}  {fact}" for name, fact in facts.items() if fact]
+    told = [legible(f"{item['path']}: {item['error']['title']}. {item['error']['detail']}", longest_line) for item in failed]
+    return [*lines, "", *told] if told else lines
+
+
+def _over(batch: Item) -> int:
+    counts = batch["counts"]
+    return int(counts["total"] - counts["waiting"] - counts["running"])
+
+
 def model_table(models: Sequence[Item]) -> list[str]:
     """A line for each model, with its PSNR in dB at each level of noise (σ, of 255) that its first evaluation holds."""
     psnr = [_psnr(model) for model in models]

@@ -42,9 +42,12 @@ def output_path(picture: Path, destination: Destination, new_format: str | None)
     if destination.file:
         return destination.file
     name = picture.name if destination.folder else f"{picture.stem}.restored{picture.suffix}"
-    if new_format:
-        name += ENDINGS.get(new_format, (f".{new_format}",))[0]
-    return (destination.folder or picture.parent) / name
+    return named_as((destination.folder or picture.parent) / name, new_format)
+
+
+def named_as(path: Path, new_format: str | None) -> Path:
+    """The same with the ending of that format behind its whole name; as it is, if there is none."""
+    return path if new_format is None else path.with_name(path.name + ENDINGS.get(new_format, (f".{new_format}",))[0])
 
 
 def asked_change(picture: Path, wanted: str, task: str) -> str | None:

@@ -127,7 +127,7 @@ class Restoring:
         except ClientError as error:
             return Outcome(file, error=error)
         except OSError as error:
-            return Outcome(file, error=_disk_error(error, file))
+            return Outcome(file, error=disk_error(error, file))
 
     def _restore(self, file: Path, target: Path) -> Outcome:
         if self._stopped.is_set():
@@ -194,7 +194,8 @@ def _refusal(code: str, title: str, detail: str) -> ClientError:
     return ClientError(code, title, detail)
 
 
-def _disk_error(error: OSError, file: Path) -> ClientError:
+def disk_error(error: OSError, file: Path) -> ClientError:
+    """What the system says of a file, as a sentence."""
     name = error.filename if isinstance(error.filename, str) else str(error.filename or file)
     if isinstance(error, FileNotFoundError):
         return _refusal("file_not_found", "There is no such file" if name == str(file) else f"{name} does not exist", "Check its name.")

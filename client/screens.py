@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from client.errors import ClientError, ServerUnreachable
+from client.folder import Ended, Tally
 from client.http import Job
 from client.restoring import Outcome
 from client.text import duration, gain, legible
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
+
+STANDS_S = 60.0  # between lines that say where a run stands
 
 
 class Lines:
@@ -115,6 +118,99 @@ class Bars:
 
     def _say(self, line: str, style: str) -> None:
         self._progress.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+class FolderLines:
+    """One plain line for each file that was restored or failed, and where the run stands once a minute."""
+
+    def showing(self) -> AbstractContextManager[object]:
+        """While this is open, the screen shows."""
+        return nullcontext()
+
+    def began(self, tally: Tally) -> None:
+        """Says how many there are."""
+        click.echo(f"{tally.total} pictures; {tally.ignored} other files are ignored", err=True)
+        self._began = self._told = time.monotonic()
+
+    def ended(self, ended: Ended, tally: Tally) -> None:
+        """Says how it ended."""
+        if ended.error is not None:
+            click.echo(f"{legible(ended.path)}: {legible(str(ended.error))}", err=True)
+        elif ended.fate == "restored":
+            click.echo(f"{legible(ended.path)} -> {legible(str(ended.output))}")
+        if time.monotonic() - self._told >= STANDS_S:
+            self._told = time.monotonic()
+            click.echo(stands(tally, time.monotonic() - self._began), err=True)
+
+    def away(self, error: ClientError) -> None:
+        """Says nothing: it is told when the run gives up."""
+
+
+class FolderJson(FolderLines):
+    """One JSON object a line for each file."""
+
+    def began(self, tally: Tally) -> None:
+        """Says nothing."""
+
+    def ended(self, ended: Ended, tally: Tally) -> None:
+        """Says how it ended."""
+        told: dict[str, Any] = {"path": ended.path, "fate": ended.fate, "output": ended.output and str(ended.output)}
+        told |= {"job": ended.job and ended.job["id"], "error": ended.error and ended.error.as_json()}
+        click.echo(json.dumps(told))
+
+
+class FolderBar:
+    """One bar for the whole folder, and above it a line for each file that failed."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        status = TextColumn("{task.description}", markup=False, style="dim")
+        self._progress: Progress = Progress(BarColumn(32, complete_style="cyan", finished_style="cyan", pulse_style="dim"), status)
+        self._task = self._progress.add_task("looking", total=None)
+        self._began = time.monotonic()
+
+    def showing(self) -> AbstractContextManager[object]:
+        """While this is open, the screen shows."""
+        return self._progress
+
+    def began(self, tally: Tally) -> None:
+        """Knows how long the bar is."""
+        self._began = time.monotonic()
+        self._move(tally)
+
+    def ended(self, ended: Ended, tally: Tally) -> None:
+        """Moves the bar; says what failed."""
+        if ended.error is not None:
+            line = f"{legible(ended.path)}: {legible(str(ended.error))}"
+            self._progress.console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+        self._move(tally)
+
+    def away(self, error: ClientError) -> None:
+        """Says what is waited for."""
+        self._progress.update(self._task, description=f"waiting: {legible(error.title)}")
+
+    def _move(self, tally: Tally) -> None:
+        description = stands(tally, time.monotonic() - self._began)
+        self._progress.update(self._task, completed=tally.ended, total=tally.total or 1, description=description)
+
+
+def stands(tally: Tally, seconds: float) -> str:
+    """`412 of 500, 3 failed, 2.1 a second, about 42 s`."""
+    parts = [f"{tally.ended} of {tally.total}"] + ([f"{tally.failed} failed"] if tally.failed else [])
+    worked = tally.restored + tally.failed  # what was there already took no time
+    left = tally.total - tally.ended
+    if worked and left and seconds > 0:
+        parts += [f"{worked / seconds:.2g} a second", f"about {duration(left * seconds / worked)}"]
+    return ", ".join(parts)
+
+
+def summary(tally: Tally) -> str:
+    """`500 pictures: 478 restored, 2 failed, 20 done before.`."""
+    told = {"restored": tally.restored, "done before": tally.kept, "skipped, as their outputs exist": tally.skipped, "failed": tally.failed}
+    parts = [f"{count} {what}" for what, count in told.items() if count]
+    ignored = f" {tally.ignored} other files ignored." if tally.ignored else ""
+    return f"{tally.total} pictures: {', '.join(parts) or 'nothing to do'}.{ignored}"
 
 
 def done_line(outcome: Outcome) -> str:

@@ -53,7 +53,7 @@ def filters(command: Command) -> Command:
 def jobs(context: click.Context, /, limit: int, **given: str | None) -> None:
     """List jobs, newest first; with an ID, show that one."""
     if context.invoked_subcommand is not None:
-        _refuse_options(context, ("limit", *given), "is for the list of jobs; `lacuna jobs watch` takes filters behind `watch`")
+        refuse_options(context, ("limit", *given), "is for the list of jobs; `lacuna jobs watch` takes filters behind `watch`")
         return
     from client.http import Lacuna
     from client.listings import job_table, name_width
@@ -65,7 +65,7 @@ def jobs(context: click.Context, /, limit: int, **given: str | None) -> None:
     tell(chosen, listed, lambda: job_table(listed, datetime.now(UTC), width), none="There are no jobs.")
 
 
-def _refuse_options(context: click.Context, names: Sequence[str], why: str) -> None:
+def refuse_options(context: click.Context, names: Sequence[str], why: str) -> None:
     """A usage error if one of these options was given, where it would mean nothing."""
     for name in names:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
@@ -108,7 +108,7 @@ def watch(context: click.Context, /, job_id: str | None, **given: str | None) ->
     from client.watching import Board, Changes
 
     if job_id is not None:
-        _refuse_options(context, tuple(given), "chooses among all jobs; leave it out, or the ID")
+        refuse_options(context, tuple(given), "chooses among all jobs; leave it out, or the ID")
     chosen = context.ensure_object(Choices)
     shown: Board | Changes = Board() if sys.stdout.isatty() and not chosen.as_json else Changes(as_json=chosen.as_json)
     with Lacuna(chosen.server, key=chosen.key) as lacuna:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from client.cli.program import Choices, choices, main
+from client.cli.program import Choices, Command, choices, main
 from client.errors import ServerUnreachable
 from client.outputs import Destination, asked_change, destination_of, format_named
 
@@ -15,42 +15,51 @@ if TYPE_CHECKING:
     from client.restoring import Outcome, Screen
 
 
-@main.command(short_help="Restore pictures, four at a time.")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False), metavar="FILES...")
-@click.option(
-    "-o", "--out", metavar="PLACE", help="A folder, where names are kept, or a file. Without it: beside each picture, as NAME.restored.jpg."
-)
-@click.option("--task", default="denoise", show_default=True, help="What to do: denoise, or inpaint what --mask marks.")
-@click.option("--mask", metavar="PICTURE", type=click.Path(path_type=Path), help="Of the same size: what is not black in it is filled.")
-@click.option(
-    "--reference", metavar="PICTURE", type=click.Path(path_type=Path), help="The picture undamaged: tells by how many dB it got better."
-)
-@click.option("--model", metavar="NAME", help="A model of `lacuna models`, as NAME or NAME@VERSION. Without it: the task's own.")
-@click.option(
+def picture_options(command: Command) -> Command:
+    """The options that say what is done with a picture."""
+    for option in reversed((
+        click.option("--task", default="denoise", show_default=True, help="What to do: denoise, or inpaint what --mask marks."),
+        click.option("--model", metavar="NAME", help="A model of `lacuna models`, as NAME or NAME@VERSION. Without it: the task's own."),
+        click.option(
     "--format",
     type=click.Choice(["keep", "png", "jpeg", "tiff", "webp", "bmp"]),
     default="keep",
     show_default=True,
     help="Format of the output.",
-)
-@click.option(
+),
+        click.option(
     "--quality",
     type=click.IntRange(1, 100),
     help="Of a JPEG or WebP output. Without it: as good as the input, and a WebP without loss if it came so.",
-)
-@click.option(
+),
+        click.option(
     "--strength",
     type=click.FloatRange(0, 1, min_open=True),
     help="Of denoising: 0.5 goes half the way from the noisy picture to the clean one. Without it: all the way.",
-)
-@click.option(
+),
+        click.option(
     "--speed",
     type=click.Choice(["normal", "best"]),
     default="normal",
     show_default=True,
     help="best: a little better, in eight times the time.",
+),
+        click.option("--label", help="A word to find the jobs by."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@main.command(short_help="Restore pictures, four at a time.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False), metavar="FILES...")
+@click.option(
+    "-o", "--out", metavar="PLACE", help="A folder, where names are kept, or a file. Without it: beside each picture, as NAME.restored.jpg."
 )
-@click.option("--label", help="A word to find the jobs by.")
+@click.option("--mask", metavar="PICTURE", type=click.Path(path_type=Path), help="Of the same size: what is not black in it is filled.")
+@click.option(
+    "--reference", metavar="PICTURE", type=click.Path(path_type=Path), help="The picture undamaged: tells by how many dB it got better."
+)
+@picture_options
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @choices()
 @click.pass_obj

@@ -1,0 +1,393 @@
+"""`lacuna folder` against the real API and a real worker's stretches of work: what a run leaves, and what the next one does."""
+
+import errno
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from client import folder as folder_module
+from client import record
+from client.cli import main
+from client.http import Lacuna
+from tests.contracts.api_fixtures import House, open_house
+from tests.promises import wiring
+from tests.promises.programs import eventually
+from tests.unit.pictures import image, noise, saved
+
+
+class Served:
+    """An API on a port, and a worker that works whenever something waits."""
+
+    def __init__(self, house: House, home: Path) -> None:
+        self.house = house
+        self.posts = 0
+        self.requests = 0
+        application = house.app.wsgi_app
+
+        def counted(environ: Any, start: Any) -> Any:
+            self.requests += 1
+            self.posts += environ["REQUEST_METHOD"] == "POST" and environ["PATH_INFO"] == "/v1/restorations"
+            return application(environ, start)
+
+        house.app.wsgi_app = counted  # type: ignore[assignment, method-assign]
+        self._server: BaseWSGIServer = make_server("127.0.0.1", 0, house.app, threaded=True)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.working = threading.Event()
+        self.working.set()
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._server.serve_forever, lambda: self._work(home))]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self, home: Path) -> None:
+        ports = wiring.ports(home)
+        while not self._ended.wait(0.02):
+            if self.working.is_set():
+                wiring.work(ports)
+                self.house.ports.batches.finish()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._server.shutdown()
+        for thread in self._threads:
+            thread.join()
+
+    def run(self, *words: str) -> Result:
+        return CliRunner().invoke(main, ["--server", self.url, *words])
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    home = tmp_path / "home"
+    with open_house(home, shipped=True) as house:
+        server = Served(house, home)
+        try:
+            yield server
+        finally:
+            server.close()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A tree as people have them."""
+    folder = tmp_path / "in"
+    for path, kind in {
+        "a.png": "PNG", "a.jpg": "JPEG", "A.png": "PNG", "sub/deep/ü b.tif": "TIFF", "sub/c.webp": "WEBP", "x" * 240 + ".bmp": "BMP",
+    }.items():  # fmt: skip
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(saved(image(noise(20, 30, 3)), kind))
+    for path in ("Thumbs.db", ".DS_Store", "sub/notes.txt", "sub/._c.webp"):
+        (folder / path).write_bytes(b"no picture")
+    return folder
+
+
+def files(folder: Path) -> list[str]:
+    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(record.NAME))
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path: (folder / path).read_bytes() for path in files(folder)}
+
+
+def pictures(folder: Path) -> list[str]:
+    return [path for path in files(folder) if Path(path).name not in ("Thumbs.db", ".DS_Store", "notes.txt", "._c.webp")]
+
+
+def test_the_tree_comes_back_with_its_names_and_formats_and_the_inputs_stay_as_they_were(served: Served, source: Path) -> None:
+    before = {path: (source / path).read_bytes() for path in files(source)}
+    out = source.parent / "out"
+    ran = served.run("folder", str(source), str(out))
+    assert ran.exit_code == 0, ran.output
+    assert files(out) == pictures(source)
+    assert "6 pictures: 6 restored. 4 other files ignored." in ran.output
+    for path in files(out):
+        assert (out / path).read_bytes()[:4] == before[path][:4], "the format changed"
+    assert {path: (source / path).read_bytes() for path in files(source)} == before
+    (batch,) = served.house.get("/v1/batches").json["items"]
+    assert batch["counts"]["total"] == batch["counts"]["succeeded"] == 6
+    eventually("it ends", lambda: served.house.get(f"/v1/batches/{batch['id']}").json["state"] == "succeeded")
+    rows = [json.loads(line) for line in served.run("batches", "manifest", batch["id"]).output.splitlines()]
+    assert [row["path"] for row in rows] == pictures(source)
+
+
+def test_a_finished_folder_again_asks_the_server_nothing(served: Served, source: Path) -> None:
+    out = str(source.parent / "out")
+    served.run("folder", str(source), out)
+    asked = served.requests
+    again = served.run("folder", str(source), out)
+    assert (again.exit_code, served.requests) == (0, asked), again.output
+    assert "6 pictures: 6 done before." in again.output
+
+
+def test_what_changed_is_restored_again_and_what_is_new_is_added(served: Served, source: Path) -> None:
+    out = source.parent / "out"
+    served.run("folder", str(source), str(out))
+    (source / "a.png").write_bytes(saved(image(noise(21, 30, 3))))
+    (source / "new.png").write_bytes(saved(image(noise(22, 30, 3))))
+    (out / "sub/c.webp").unlink()
+    (out / "a.jpg").write_bytes(b"somebody else's")
+    ran = served.run("folder", str(source), str(out))
+    assert "7 pictures: 2 restored, 3 done before, 2 skipped, as their outputs exist." in ran.output
+    assert (out / "a.jpg").read_bytes() == b"somebody else's"
+    overwritten = served.run("folder", str(source), str(out), "--overwrite")
+    assert "7 pictures: 2 restored, 5 done before." in overwritten.output
+    assert (out / "a.jpg").read_bytes() != b"somebody else's"
+
+
+def test_another_order_is_other_work(served: Served, source: Path) -> None:
+    out = str(source.parent / "out")
+    served.run("folder", str(source), out)
+    ran = served.run("folder", str(source), out, "--strength", "0.5", "--overwrite")
+    assert "6 pictures: 6 restored." in ran.output
+
+
+def test_a_bad_file_is_one_failed_file_and_the_exit_status_tells(served: Served, source: Path) -> None:
+    out = source.parent / "out"
+    (source / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (source / "sub/cut.png").write_bytes(saved(image(noise(20, 30, 3)))[:-20])
+    ran = served.run("folder", str(source), str(out))
+    assert ran.exit_code == 1
+    assert "8 pictures: 6 restored, 2 failed." in ran.output
+    assert "bad.png: " in ran.output
+    assert "sub/cut.png: The picture is cut off." in ran.output
+    assert files(out) == [path for path in pictures(source) if path not in ("bad.png", "sub/cut.png")]
+    again = served.run("folder", str(source), str(out))
+    assert "8 pictures: 6 done before, 2 failed." in again.output
+
+
+def test_formats_do_not_collide_and_what_would_is_refused(served: Served, source: Path) -> None:
+    out = source.parent / "out"
+    (source / "a.jpg.png").write_bytes(saved(image(noise(20, 30, 3))))
+    ran = served.run("folder", str(source), str(out), "--format", "png")
+    assert ran.exit_code == 1
+    assert "a.jpg.png is the output of " in ran.output or "skipped" in ran.output
+    assert {"a.png", "A.png", "a.jpg.png", "sub/c.webp.png", "sub/deep/ü b.tif.png"} <= set(files(out))
+
+
+def test_masks_and_references_are_found_by_name(served: Served, source: Path) -> None:
+    out, masks, references = (source.parent / name for name in ("out", "masks", "references"))
+    mask = noise(20, 30, 1) * 0
+    mask[3:6] = 255
+    for path in ("a.png", "sub/c.png"):
+        for folder in (masks, references):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (masks / path).write_bytes(saved(image(mask)))
+        (references / path).write_bytes(saved(image(noise(20, 30, 3))))
+    shutil.rmtree(source / "sub/deep")
+    for path in ("a.jpg", "A.png", "x" * 240 + ".bmp"):
+        (source / path).unlink()
+    one = served.run("folder", str(source), str(out), "--task", "inpaint", "--mask", str(masks), "--model", "inpaint-classic")
+    assert one.exit_code == 0, one.output
+    assert files(out) == ["a.png", "sub/c.webp.png"]
+    (source / "b.png").write_bytes(saved(image(noise(20, 30, 3))))
+    missing = served.run("folder", str(source), str(out), "--task", "inpaint", "--mask", str(masks), "--model", "inpaint-classic")
+    assert "b.png: " in missing.output
+    assert "holds no mask for b.png" in missing.output
+    compared = served.run("folder", str(source), str(out) + "2", "--references", str(references), "--json")
+    told = [json.loads(line) for line in compared.output.splitlines() if line.startswith("{")]
+    assert {line["path"]: line["fate"] for line in told} == {"a.png": "restored", "sub/c.webp": "restored", "b.png": "failed"}
+    restored = next(line["job"] for line in told if line["path"] == "a.png")
+    assert served.house.job(restored).metrics is not None
+
+
+@pytest.mark.parametrize("place", ["in", "in/out", "."])
+def test_outputs_within_inputs_are_refused(served: Served, source: Path, place: str) -> None:
+    ran = served.run("folder", str(source), str(source.parent / place))
+    assert ran.exit_code == 1
+    assert "lie within each other" in ran.output
+    assert files(source) == sorted([*pictures(source), "Thumbs.db", ".DS_Store", "sub/notes.txt", "sub/._c.webp"])
+
+
+def test_places_that_cannot_be_used_are_told_with_a_sentence(served: Served, source: Path, tmp_path: Path) -> None:
+    assert "There is no folder" in served.run("folder", str(tmp_path / "nowhere"), str(tmp_path / "out")).output
+    (tmp_path / "file").write_bytes(b"")
+    assert "cannot be written" in served.run("folder", str(source), str(tmp_path / "file")).output
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / record.NAME).write_bytes(b"not a database at all, not in the least" * 100)
+    assert "cannot be used" in served.run("folder", str(source), str(broken)).output
+    busy = tmp_path / "busy"
+    busy.mkdir()
+    held = sqlite3.connect(busy / record.NAME)
+    held.execute("BEGIN EXCLUSIVE")
+    assert "Another run" in served.run("folder", str(source), str(busy)).output
+    held.close()
+
+
+def test_links_lead_nowhere(served: Served, source: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "s.png").write_bytes(saved(image(noise(20, 30, 3))))
+    (source / "link").symlink_to(secret)
+    (source / "link.png").symlink_to(secret / "s.png")
+    out = tmp_path / "out"
+    ran = served.run("folder", str(source), str(out))
+    assert "6 pictures: 6 restored. 6 other files ignored." in ran.output
+
+
+def test_an_empty_folder_is_nothing_to_do(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    ran = served.run("folder", str(tmp_path / "empty"), str(tmp_path / "out"))
+    assert (ran.exit_code, served.requests) == (0, 0)
+    assert "0 pictures: nothing to do." in ran.output
+
+
+def test_a_server_that_never_answered_ends_the_run_at_once(source: Path) -> None:
+    ran = CliRunner().invoke(main, ["--server", "http://127.0.0.1:9", "folder", str(source), str(source.parent / "out")])
+    assert ran.exit_code == 3
+    assert "No Lacuna answers" in ran.output
+
+
+def test_a_user_who_cancels_the_batch_ends_the_run(served: Served, source: Path) -> None:
+    served.working.clear()
+    ended: list[Result] = []
+    running = threading.Thread(target=lambda: ended.append(served.run("folder", str(source), str(source.parent / "out"))))
+    running.start()
+    eventually("all are sent", lambda: served.posts >= 6)
+    (batch,) = served.house.get("/v1/batches").json["items"]
+    assert served.run("batches", "cancel", batch["id"]).output == f"{batch['id']}  canceled\n"
+    running.join(30)
+    assert ended[0].exit_code == 1
+    assert "canceled" in ended[0].output
+    assert files(source.parent / "out") == []
+
+
+def killed_in_mid_run(served: Served, source: Path, out: Path, sent: int) -> None:
+    """A run of `lacuna folder` in a process of its own, that is killed when so many pictures were sent."""
+    before = served.posts
+    words = ["--server", served.url, "folder", str(source), str(out)]
+    program = [sys.executable, "-c", "from client.cli import main; main()", *words]
+    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    eventually("some are sent", lambda: served.posts >= before + sent)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_run_that_was_killed_goes_on_and_restores_each_file_once(served: Served, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        (source / f"{number:02}.png").write_bytes(saved(image(noise(20, 31 + number, 3))))
+    out = source.parent / "out"
+    served.working.clear()
+    killed_in_mid_run(served, source, out, 5)
+    assert files(out) == []
+    served.working.set()
+    killed_in_mid_run(served, source, out, 5)
+    ran = served.run("folder", str(source), str(out))
+    assert ran.exit_code == 0, ran.output
+    assert files(out) == pictures(source)
+    (batch,) = served.house.get("/v1/batches").json["items"]
+    assert batch["counts"]["total"] == batch["counts"]["succeeded"] == 26, "a file was restored twice, or in another batch"
+    undisturbed = source.parent / "undisturbed"
+    assert served.run("folder", str(source), str(undisturbed)).exit_code == 0
+    assert contents(out) == contents(undisturbed)
+
+
+def test_an_output_that_got_there_just_before_the_kill_is_known_by_its_bytes(served: Served, source: Path) -> None:
+    out = source.parent / "out"
+    served.run("folder", str(source), str(out))
+    with sqlite3.connect(out / record.NAME) as database:
+        database.execute("UPDATE files SET out_size = NULL, out_mtime_ns = NULL")
+    asked = served.requests
+    again = served.run("folder", str(source), str(out))
+    assert "6 pictures: 6 done before." in again.output
+    assert served.requests == asked
+
+
+def test_jobs_that_were_deleted_meanwhile_are_sent_anew(served: Served, source: Path) -> None:
+    out = source.parent / "out"
+    served.run("folder", str(source), str(out))
+    for job in served.house.get("/v1/jobs?limit=100").json["items"]:
+        served.house.delete(f"/v1/jobs/{job['id']}")
+    shutil.rmtree(out / "sub")
+    ran = served.run("folder", str(source), str(out))
+    assert ran.exit_code == 0, ran.output
+    assert "6 pictures: 2 restored, 4 done before." in ran.output
+
+
+def test_a_file_that_changed_between_two_halves_of_a_run_is_restored_as_it_is_now(served: Served, source: Path) -> None:
+    out = source.parent / "out"
+    served.working.clear()
+    killed_in_mid_run(served, source, out, 6)
+    (source / "a.png").write_bytes(saved(image(noise(25, 35, 3))))
+    served.working.set()
+    ran = served.run("folder", str(source), str(out))
+    assert ran.exit_code == 0, ran.output
+    assert files(out) == pictures(source)
+    from PIL import Image
+
+    with Image.open(out / "a.png") as restored:
+        assert restored.size == (35, 25)
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(served: Served, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_module, "PAUSE_S", 0.05)
+    monkeypatch.setattr("client.http.TRIES", 1)
+    application, away = served.house.app.wsgi_app, iter([False] * 4 + [True] * 12)
+
+    def flapping(environ: Any, start: Any) -> Any:
+        if next(away, False):
+            start("503 Service Unavailable", [("Content-Type", "application/problem+json"), ("Retry-After", "0")])
+            return [json.dumps({"code": "shutting_down", "title": "It stops", "detail": "Try again.", "status": 503}).encode()]
+        return application(environ, start)
+
+    served.house.app.wsgi_app = flapping  # type: ignore[assignment, method-assign]
+    ran = served.run("folder", str(source), str(source.parent / "out"))
+    assert ran.exit_code == 0, ran.output
+    assert files(source.parent / "out") == pictures(source)
+
+
+def test_a_full_disk_is_waited_for_and_nothing_is_restored_twice(served: Served, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_module, "PAUSE_S", 0.05)
+    download, full = Lacuna.download, iter([True] * 10)
+
+    def downloaded(self: Lacuna, job: Any, path: Path) -> None:
+        if next(full, False):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        download(self, job, path)
+
+    monkeypatch.setattr(Lacuna, "download", downloaded)
+    ran = served.run("folder", str(source), str(source.parent / "out"))
+    assert ran.exit_code == 0, ran.output
+    assert files(source.parent / "out") == pictures(source)
+    assert served.posts == 6
+
+
+def test_what_nobody_foresaw_ends_the_run_and_is_not_taken_for_its_end(
+    served: Served, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Lacuna, "download", broken)
+    ran = served.run("folder", str(source), str(source.parent / "out"))
+    assert isinstance(ran.exception, ZeroDivisionError)
+    (batch,) = served.house.get("/v1/batches").json["items"]
+    assert batch["state"] == "open", "a run that crashed sealed its batch"
+
+
+def test_an_error_of_the_server_is_that_file_s(served: Served, source: Path) -> None:
+    application = served.house.app.wsgi_app
+
+    def crashing(environ: Any, start: Any) -> Any:
+        if environ["REQUEST_METHOD"] == "POST" and environ["PATH_INFO"] == "/v1/restorations":
+            start("500 Internal Server Error", [("Content-Type", "application/problem+json")])
+            return [json.dumps({"code": "internal", "title": "Wrong", "detail": "Try again.", "status": 500}).encode()]
+        return application(environ, start)
+
+    served.house.app.wsgi_app = crashing  # type: ignore[assignment, method-assign]
+    ran = served.run("folder", str(source), str(source.parent / "out"))
+    assert ran.exit_code == 1
+    assert "6 pictures: 6 failed." in ran.output
