@@ -16,7 +16,7 @@ from client.errors import ClientError, ServerUnreachable
 from client.folder import Ended, Tally
 from client.http import Job
 from client.restoring import Outcome
-from client.text import duration, gain, legible
+from client.text import counted, duration, gain, legible
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -121,7 +121,9 @@ class Bars:
 
 
 class FolderLines:
-    """One plain line for each file that was restored or failed, and where the run stands once a minute."""
+    """One plain line for each file that was restored or failed; once a minute where the run stands, or what it waits for."""
+
+    _told_away = -STANDS_S
 
     def showing(self) -> AbstractContextManager[object]:
         """While this is open, the screen shows."""
@@ -129,7 +131,7 @@ class FolderLines:
 
     def began(self, tally: Tally) -> None:
         """Says how many there are."""
-        click.echo(f"{tally.total} pictures; {tally.ignored} other files are ignored", err=True)
+        click.echo(f"{counted(tally.total, 'picture')}; {counted(tally.ignored, 'other file')} ignored", err=True)
         self._began = self._told = time.monotonic()
 
     def ended(self, ended: Ended, tally: Tally) -> None:
@@ -143,7 +145,10 @@ class FolderLines:
             click.echo(stands(tally, time.monotonic() - self._began), err=True)
 
     def away(self, error: ClientError) -> None:
-        """Says nothing: it is told when the run gives up."""
+        """Says what is waited for."""
+        if time.monotonic() - self._told_away >= STANDS_S:
+            self._told_away = time.monotonic()
+            click.echo(f"Waiting. {legible(str(error))}", err=True)
 
 
 class FolderJson(FolderLines):
@@ -209,8 +214,8 @@ def summary(tally: Tally) -> str:
     """`500 pictures: 478 restored, 2 failed, 20 done before.`."""
     told = {"restored": tally.restored, "done before": tally.kept, "skipped, as their outputs exist": tally.skipped, "failed": tally.failed}
     parts = [f"{count} {what}" for what, count in told.items() if count]
-    ignored = f" {tally.ignored} other files ignored." if tally.ignored else ""
-    return f"{tally.total} pictures: {', '.join(parts) or 'nothing to do'}.{ignored}"
+    ignored = f" {counted(tally.ignored, 'other file')} ignored." if tally.ignored else ""
+    return f"{counted(tally.total, 'picture')}: {', '.join(parts) or 'nothing to do'}.{ignored}"
 
 
 def done_line(outcome: Outcome) -> str:

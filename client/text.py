@@ -12,6 +12,11 @@ def legible(text: str, longest: int | None = None) -> str:
     return f"{clean[: longest // 2]}…{clean[len(clean) - (longest - longest // 2 - 1) :]}"
 
 
+def counted(number: int, what: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """`1.9 s`, `42 s`, `5 min`, `3 h`, `12 d`."""
     if seconds < 9.95:

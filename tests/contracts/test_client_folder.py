@@ -363,6 +363,8 @@ def test_a_full_disk_is_waited_for_and_nothing_is_restored_twice(served: Served,
     assert ran.exit_code == 0, ran.output
     assert files(source.parent / "out") == pictures(source)
     assert served.posts == 6
+    assert ran.output.count("Waiting. ") == 1, "a log was silent about what it waits for, or full of it"
+    assert "No space left" in ran.output
 
 
 def test_what_nobody_foresaw_ends_the_run_and_is_not_taken_for_its_end(
