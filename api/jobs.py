@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from api import problems
 from api.owner import owner_id
 from api.routes import Routes
-from api.schemas import JobPage, JobQuery, JobsQuery, JobView, MetricsPage, MetricsRowView, NoQuery, timestamp
+from api.schemas import InputView, JobPage, JobQuery, JobsQuery, JobView, MetricsPage, MetricsRowView, NoQuery, timestamp
 from api.wiring import Ports
 from shared import events
 from shared.errors import Refused
@@ -26,6 +26,7 @@ SANDBOXED = {  # a browser shows or keeps what users sent, and runs nothing of i
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_TOLD = frozenset(InputView.model_fields) - frozenset(PARTS)
 Found = TypeVar("Found")
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -191,10 +192,10 @@ def _view(ports: Ports, job: Job, position: int | None) -> JobView:
 
 
 def _input(job: Job) -> dict[str, Any]:
-    """What was sent, without the keys of blobs."""
+    """What was sent or is read, without the keys of blobs and the places of files."""
     parts = {name: job.input[name] for name in PARTS if name in job.input}
-    without = {name: {key: value for key, value in part.items() if key != "key"} for name, part in parts.items()}
-    return {name: value for name, value in job.input.items() if name != "key"} | without
+    told = {name: {key: value for key, value in part.items() if key in _TOLD} for name, part in parts.items()}
+    return {name: value for name, value in job.input.items() if name in _TOLD} | told
 
 
 def links(job: Job) -> dict[str, str]:
@@ -202,7 +203,7 @@ def links(job: Job) -> dict[str, str]:
     there = f"{request.script_root}/v1/jobs/{job.id}"  # not by url_for, which takes a quarter of the time that a job takes to show
     found = {"self": there}
     if job.state is State.SUCCEEDED and job.kind == Kind.RESTORE and job.expires_at is None:
-        found |= {"result": f"{there}/result", "preview": f"{there}/preview"}
+        found |= {"result": f"{there}/result"} | ({} if job.output is not None else {"preview": f"{there}/preview"})
     if job.metrics is not None:
         found["metrics"] = f"{there}/metrics"
     if not job.final:
@@ -254,8 +255,8 @@ def _there(found: Found | None) -> Found:
 
 def _send(ports: Ports, job: Job, result: dict[str, Any], key: str) -> Response:
     try:
-        file = ports.blobs.open(key)
-    except FileNotFoundError as error:
+        file = ports.blobs.open(key) if job.output is None else ports.outputs.open(job)
+    except (FileNotFoundError, Refused) as error:
         raise Refused("result_expired") from error
     response = send_file(
         file, mimetype=result["type"], as_attachment=True, download_name=_result_name(job, result), conditional=False, etag=False
@@ -290,7 +291,9 @@ def _positions(look: Callable[[], Found], unknown: Found) -> Found:
 
 def _expires_at(ports: Ports, job: Job) -> int | None:
     """When its files are no longer kept; None: never, or not before it has ended."""
-    if job.expires_at is not None or job.finished_at is None or job.kind != Kind.RESTORE or not ports.settings.keep_seconds:
+    if job.expires_at is not None or job.finished_at is None or job.kind != Kind.RESTORE or job.output is not None:
+        return job.expires_at
+    if not ports.settings.keep_seconds:
         return job.expires_at
     return job.finished_at + round(ports.settings.keep_seconds * 1000)
 

@@ -10,9 +10,10 @@ from api import jobs as jobs_api
 from api.owner import owner_id
 from api.problems import parse
 from api.routes import Routes
-from api.schemas import JobView, RestorationForm
+from api.schemas import Asked, JobView, RestorationForm
 from api.uploads import Part, Upload
 from api.wiring import Ports
+from shared.batches.batch import Noted
 from shared.errors import Refused
 from shared.imaging import header
 from shared.imaging.header import Header
@@ -52,9 +53,14 @@ def _accept(ports: Ports, upload: Upload, reservation: Reservation | None, finge
         raise Refused("invalid_field", "The form has no file part named “image”.", fields={"image": "missing"})
     files = {name: part for name, part in upload.parts.items() if name in FILES}
     fields = parse(RestorationForm, upload.fields | {name: part for name, part in upload.parts.items() if name not in FILES})
-    headers = _check(fields, files, ports.settings.max_pixels)
     model = ports.models.resolve(fields.task, fields.model, owner_id())
     batch_id = None if fields.batch is None else jobs_api.known_id(fields.batch)
+    try:
+        headers = _check(fields, files, ports.settings.max_pixels)
+    except Refused as refused:
+        if batch_id is not None:
+            ports.batches.note(owner_id(), batch_id, _noted(fields, files["image"], refused))
+        raise
     job_id = str(uuid7())
     described = {name: _described(part, headers[name], blob_key(job_id, BLOBS[name])) for name, part in files.items()}
     new = NewJob(
@@ -66,7 +72,7 @@ def _accept(ports: Ports, upload: Upload, reservation: Reservation | None, finge
         model_name=model.name,
         model_version=model.version,
         input=described.pop("image") | described,
-        params={"format": fields.format, "speed": fields.speed} | _chosen(fields),
+        params=params(fields),
         pixels=headers["image"].pixels,
         max_attempts=ports.settings.max_attempts,
         request_id=g.request_id,
@@ -95,18 +101,7 @@ def _check(fields: RestorationForm, files: dict[str, Part], max_pixels: int) -> 
         raise Refused("mask_missing", fields={"mask": "missing"})
     if fields.task != "inpaint" and "mask" in files:
         raise Refused("unknown_field", f"task={fields.task} uses no mask; task=inpaint does.", fields={"mask": f"not with {fields.task}"})
-    if fields.task == "inpaint" and fields.format not in EXACT:
-        raise Refused(
-            "invalid_field",
-            f"A {fields.format} need not hold known pixels as they were; leave `format` out, or ask for png or tiff.",
-            fields={"format": "not with inpaint"},
-        )
-    if fields.task != "denoise" and fields.strength is not None:
-        raise Refused(
-            "invalid_field",
-            f"task={fields.task} has no strength: what is marked is filled, and nothing else changes. Leave `strength` out.",
-            fields={"strength": f"not with {fields.task}"},
-        )
+    check_asked(fields)
     headers = {name: _header(name, part, max_pixels) for name, part in files.items()}
     sides = sorted((headers["image"].width, headers["image"].height))
     longest = header.LONGEST_SIDES.get(fields.format)
@@ -126,6 +121,34 @@ def _check(fields: RestorationForm, files: dict[str, Part], max_pixels: int) -> 
     return headers
 
 
+def check_asked(asked: Asked) -> None:
+    """Raises `Refused("invalid_field")` for what does not go together, whatever the picture is."""
+    if asked.task == "inpaint" and asked.format not in EXACT:
+        raise Refused(
+            "invalid_field",
+            f"A {asked.format} need not hold known pixels as they were; leave `format` out, or ask for png or tiff.",
+            fields={"format": "not with inpaint"},
+        )
+    if asked.task != "denoise" and asked.strength is not None:
+        raise Refused(
+            "invalid_field",
+            f"task={asked.task} has no strength: what is marked is filled, and nothing else changes. Leave `strength` out.",
+            fields={"strength": f"not with {asked.task}"},
+        )
+
+
+def params(asked: Asked) -> dict[str, Any]:
+    """As a job carries it along; what has no default of its own only if it was asked for."""
+    given = {"quality": asked.quality, "strength": asked.strength}
+    return {"format": asked.format, "speed": asked.speed} | {name: value for name, value in given.items() if value is not None}
+
+
+def _noted(fields: RestorationForm, image: Part, refused: Refused) -> Noted:
+    """What its batch remembers of a picture that was refused."""
+    error = {"code": refused.code, "title": refused.kind.title, "detail": refused.detail, "retryable": False}
+    return Noted(fields.path or "", "failed", error, image.draft.size, image.draft.sha256())
+
+
 def _check_lossy(fields: RestorationForm, image: Header) -> None:
     """Raises `Refused("invalid_field")` where no file is written that has a quality."""
     written = image.format if fields.format == "keep" else fields.format
@@ -135,12 +158,6 @@ def _check_lossy(fields: RestorationForm, image: Header) -> None:
     raise Refused(
         "invalid_field", f"{why}; leave `quality` out, or restore into a JPEG or WebP.", fields={"quality": "nothing lossy is written"}
     )
-
-
-def _chosen(fields: RestorationForm) -> dict[str, Any]:
-    """What was asked for that has no default of its own."""
-    given = {"quality": fields.quality, "strength": fields.strength}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _header(name: str, part: Part, max_pixels: int) -> Header:

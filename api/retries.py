@@ -12,11 +12,12 @@ from api.owner import owner_id
 from api.routes import Routes
 from api.schemas import JobView, NoQuery
 from api.wiring import Ports
+from shared.blobs.store import copy
 from shared.errors import Refused
-from shared.jobs.job import Job, Kind, Lane, NewJob, blob_key, input_keys, rekeyed
+from shared.folders import order as orders
+from shared.jobs.job import Job, Kind, NewJob, again, blob_key, input_keys, rekeyed
 from shared.jobs.store import Reservation
 
-CHUNK_BYTES = 1 << 20
 GONE = "What was sent is no longer kept; send it again."
 
 routes = Routes(Blueprint("retries", __name__))
@@ -44,40 +45,36 @@ def _accept(ports: Ports, job_id: str, reservation: Reservation | None, fingerpr
         raise Refused("not_final")
     if old.expires_at is not None:
         raise Refused("result_expired", GONE)
+    if old.kind == Kind.INGEST:
+        raise Refused("batch_state", "Start the folder or archive again as a new batch; what is done is not done again.")
     new_id = str(uuid7())
     publishes = old.kind == Kind.PUBLISH
     owner = str(uuid7()) if publishes else new_id  # of the blobs: weights belong to the model that they become
-    new = NewJob(
-        id=new_id,
-        owner_id=owner_id(),
-        kind=Kind(old.kind),
-        lane=Lane(old.lane),
-        task=old.task,
-        model_name=old.model_name,
-        model_version=old.model_version,
-        input=rekeyed(old.input, owner),
-        params=old.params,
-        pixels=old.pixels,
-        max_attempts=ports.settings.max_attempts,
-        request_id=g.request_id,
-        label=old.label,
-        retry_of=old.id,
-        batch_id=old.batch_id,
-        path=old.path,
-    )
+    settings = ports.settings
+    if old.output is None:
+        new = again(old, new_id, rekeyed(old.input, owner), settings.max_attempts, g.request_id)
+    else:
+        new = orders.again(ports.outputs.roots, old, new_id, settings.max_pixels, settings.max_attempts, g.request_id)
     held = ports.models.held(old.model_name, old.model_version, owner_id())
     alongside = [_preparing(ports, old, owner, new_id) if publishes else held]
     if old.batch_id is not None:
         alongside.append(ports.batches.rejoining(owner_id(), old.batch_id))
     try:
         for key in input_keys(old.input):
-            _copy(ports, key, blob_key(owner, key.rsplit("/", 1)[1]))
+            copy(ports.blobs, key, blob_key(owner, key.rsplit("/", 1)[1]))
         ports.blobs.sync(input_keys(new.input))
         return ports.jobs.accept(new, reservation, fingerprint, alongside)
+    except FileNotFoundError as error:
+        _forget(ports, new)
+        raise Refused("result_expired", GONE) from error
     except Refused:  # for certain; after any other error the row may be there, and the sweeper decides
-        for key in input_keys(new.input):
-            ports.blobs.delete(key)
+        _forget(ports, new)
         raise
+
+
+def _forget(ports: Ports, new: NewJob) -> None:
+    for key in input_keys(new.input):
+        ports.blobs.delete(key)
 
 
 def _preparing(ports: Ports, old: Job, model_id: str, job_id: str) -> Callable[[Connection], None]:
@@ -88,16 +85,3 @@ def _preparing(ports: Ports, old: Job, model_id: str, job_id: str) -> Callable[[
     if model.job_id != old.id:
         raise Refused("model_exists", f"{old.model} was sent again after this job.")
     return ports.models.preparing(model.manifest, model_id, job_id, owner_id())
-
-
-def _copy(ports: Ports, key: str, copy: str) -> None:
-    draft = ports.blobs.draft()
-    try:
-        with ports.blobs.open(key) as file:
-            while data := file.read(CHUNK_BYTES):
-                draft.write(data)
-        draft.place(copy)
-    except FileNotFoundError as error:
-        raise Refused("result_expired", GONE) from error
-    finally:
-        draft.discard()

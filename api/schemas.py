@@ -69,11 +69,11 @@ class Problem(View):
 
 
 class PartView(View):
-    """An uploaded mask or reference, as its header says."""
+    """A mask or reference, as its header says."""
 
     name: str
     bytes: int
-    sha256: str
+    sha256: str | None = Field(description="null for what is read in place, until it was read")
     format: str
     width: int | None = None
     height: int | None = None
@@ -82,7 +82,7 @@ class PartView(View):
 
 
 class InputView(PartView):
-    """The uploaded picture, as its header says, with its mask and reference if there are; or the weights of a model."""
+    """The picture, as its header says, with its mask and reference if there are; or the weights of a model; or a folder."""
 
     mask: PartView | None = None
     reference: PartView | None = None
@@ -122,6 +122,21 @@ class PublishedView(View):
     tiled_psnr: float = Field(description="dB between tiled and whole")
     inexpressible: str | None = Field(description="why OpenVINO cannot run it, and TensorFlow does")
     seconds: float
+
+
+class ListedView(View):
+    """What a folder or an archive holds."""
+
+    bytes: int = Field(description="of the pictures to restore")
+    files: int = Field(description="all of them; the others but pictures are skipped, failed or ignored")
+    pictures: int = Field(description="to restore")
+    pixels: int = Field(description="of the pictures to restore")
+    skipped: int = Field(description="done before, or something else is in the place of the output")
+    failed: int = Field(description="what their headers show cannot be restored, or cannot be read")
+    ignored: int = Field(description="no pictures, by the endings of their names")
+    restoring_s: float | None = Field(description="what one worker will take; null while the model was never measured")
+    free: int = Field(description="bytes free where the outputs go")
+    seconds: float = Field(description="that looking took")
 
 
 class QualityView(View):
@@ -190,7 +205,7 @@ class JobView(View):
     started_at: str | None
     finished_at: str | None
     expires_at: str | None
-    result: ResultView | PublishedView | None
+    result: ResultView | PublishedView | ListedView | None
     metrics: MetricsView | None = Field(description="with a reference, once the job has succeeded")
     notes: list[str]
     error: ErrorView | None
@@ -206,7 +221,7 @@ class JobPage(View):
 
 
 class CountsView(View):
-    """How many pictures of a batch there are in each state; `total` is the sum."""
+    """How many files of a batch there are in each state; `total` is the sum."""
 
     total: int
     waiting: int
@@ -222,10 +237,13 @@ class BatchView(View):
     """A batch."""
 
     id: str
-    state: Literal["open", "running", "paused", "succeeded", "completed_with_errors", "canceled"]
-    reason: str | None = Field(description="why it is paused, where nobody asked for it")
+    state: Literal["open", "listing", "running", "paused", "succeeded", "completed_with_errors", "failed", "canceled"]
+    reason: str | None = Field(description="a code: why it is paused, where nobody asked for it, or could not be listed")
     label: str | None
+    params: dict[str, Any] = Field(description="what was asked of a folder or an archive; empty where pictures are sent one by one")
     counts: CountsView
+    rate_per_s: float | None = Field(description="pictures a second lately; null while too few have ended")
+    eta_s: float | None = Field(description="until the last has ended at that rate; null while it is paused")
     created_at: str
     finished_at: str | None
     links: dict[str, str]
@@ -239,18 +257,18 @@ class BatchPage(View):
 
 
 class ItemView(View):
-    """A picture of a batch."""
+    """A file of a batch."""
 
     path: str
-    state: Literal["waiting", "running", "succeeded", "failed", "canceled"]
-    job: str = Field(description="the id of its job")
+    state: Literal["waiting", "running", "succeeded", "failed", "skipped", "canceled", "ignored"]
+    job: str | None = Field(description="the id of its job; null for what was refused or passed over")
     notes: list[str]
     error: ErrorView | None
     links: dict[str, str] = Field(description="of its job")
 
 
 class ItemPage(View):
-    """Pictures of a batch, in the order of their paths."""
+    """Files of a batch, in the order of their paths."""
 
     items: list[ItemView]
     next: str | None = Field(description="the cursor of the next page")
@@ -337,8 +355,8 @@ UUID: dict[str, Any] = {"format": "uuid"}  # told, and checked where it is used:
 STORABLE: dict[str, Any] = {"pattern": r"^[^\x00]*$"}
 
 
-class RestorationForm(Form):
-    """The fields beside the files."""
+class Asked(BaseModel):
+    """What is asked of a picture, or of all of a folder."""
 
     task: Task = Field("denoise", description="inpaint fills what the `mask` marks")
     model: str | None = Field(
@@ -352,6 +370,11 @@ class RestorationForm(Form):
     speed: Literal["normal", "best"] = Field("normal", description="best: the mean of all eight turns and mirrorings, eight times the work")
     lane: Literal["interactive", "bulk"] | None = Field(None, description="none: interactive, but bulk in a batch")
     label: str | None = Field(None, max_length=200, description="yours, to find jobs by")
+
+
+class RestorationForm(Asked, Form):
+    """The fields beside the files."""
+
     batch: str | None = Field(None, description="the open batch that the picture belongs to", json_schema_extra=UUID)
     path: str | None = Field(None, max_length=4096, description="where it lies in its batch: `album/scan 7.tif`")
 
@@ -389,10 +412,34 @@ class DefaultBody(Body):
     model: str = Field(pattern=VERSIONED, description="`name@version`")
 
 
-class BatchBody(Body):
-    """Of a new batch."""
+PLACE: dict[str, Any] = {"max_length": 4096, "min_length": 1, "json_schema_extra": STORABLE}
 
-    label: str | None = Field(None, max_length=200, description="yours, to know it by")
+
+class BatchBody(Asked, Body):
+    """Of a new batch. Without `folder` it is open for uploads, and takes nothing but a label."""
+
+    folder: str | None = Field(None, description="a folder on the server's machine, within LACUNA_ROOTS", **PLACE)
+    out: str | None = Field(None, description="where the outputs go, within a root to write to", **PLACE)
+    pattern: str | None = Field(None, description="only paths below `folder` that a shell's pattern like `1920s/*.tif` fits", **PLACE)
+    mask: str | None = Field(None, description="with task=inpaint: one mask for all, a file", **PLACE)
+    masks: str | None = Field(None, description="or a folder with a mask for each picture, by name", **PLACE)
+    references: str | None = Field(None, description="a folder with the same pictures undamaged, by name, to compare with", **PLACE)
+    on_existing: Literal["skip", "overwrite"] = Field("skip", description="what becomes of a picture whose output has a file in its way")
+    verify: bool = Field(False, description="know what was done before by the contents of the files, not by their times")
+    dry_run: bool = Field(False, description="only count: the answer is a job whose result tells how much there is to do")
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "BatchBody":
+        if self.folder is None:
+            if needless := sorted(self.model_fields_set - {"label", "folder"}):
+                raise PydanticCustomError("folder", f"`{needless[0]}` belongs to a `folder`; uploads bring their own fields along")
+        elif self.out is None:
+            raise PydanticCustomError("out", "A `folder` needs an `out`, where its outputs go")
+        if self.mask is not None and self.masks is not None:
+            raise PydanticCustomError("masks", "Either one `mask` for all, or a folder of `masks`")
+        if self.task != "inpaint" and (self.mask or self.masks):
+            raise PydanticCustomError("mask", f"task={self.task} uses no mask; task=inpaint does")
+        return self
 
 
 class JobQuery(Form):
@@ -427,9 +474,9 @@ class BatchesQuery(Form):
 
 
 class ItemsQuery(Form):
-    """Of the pictures of a batch."""
+    """Of the files of a batch."""
 
-    state: Literal["waiting", "running", "succeeded", "failed", "canceled"] | None = None
+    state: Literal["waiting", "running", "succeeded", "failed", "skipped", "canceled", "ignored"] | None = None
     limit: int = Field(50, ge=1, le=500)
     cursor: str | None = Field(None, description="the `next` of the page before", json_schema_extra={"pattern": "^([A-Za-z0-9_-]{4})*$"})
 

@@ -10,6 +10,8 @@ from shared.bells.ringer import BackgroundRinger, Ringer
 from shared.blobs.local import LocalBlobs
 from shared.blobs.store import Blobs
 from shared.database.engine import open_database
+from shared.folders.outputs import Outputs
+from shared.folders.roots import Roots
 from shared.jobs.store import Jobs
 from shared.keys.store import Keys
 from shared.models.store import Models
@@ -28,6 +30,7 @@ class Ports:
     workers: Workers
     keys: Keys
     blobs: Blobs
+    outputs: Outputs
     ringer: Ringer
     watch: Watch
     estimates: Estimates
@@ -47,6 +50,7 @@ def make(settings: Settings) -> Ports:
         workers=workers,
         keys=Keys(engine),
         blobs=LocalBlobs(settings.blobs),
+        outputs=Outputs(Roots.of(settings)),
         ringer=BackgroundRinger(lambda: _celery_ringer(settings)),
         watch=Watch(jobs),
         estimates=Estimates(jobs, workers),

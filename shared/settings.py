@@ -35,6 +35,7 @@ class Settings(BaseModel):
     redis_url: str = Field("", description="Redis or Valkey for the bells; empty: the embedded one, on a socket under HOME")
     bind: str = Field("127.0.0.1:8080", description="address and port of the API")
     hosts: tuple[str, ...] = Field(("localhost", "127.0.0.1", "[::1]"), min_length=1, description="host names that are answered")
+    roots: tuple[str, ...] = Field((), description="folders of this machine that may be restored in place: `read:DIR`, `write:DIR`")
     max_upload: int = Field(10**9, ge=1, description="largest request, in bytes")
     max_pixels: int = Field(120_000_000, ge=1, description="largest picture, in pixels")
     memory: int = Field(0, ge=0, description="memory for pictures in work, in bytes; 0: half of the machine's or the container's")
@@ -56,7 +57,7 @@ class Settings(BaseModel):
     keep_days: float = Field(30, ge=0, le=36_500, description="how long pictures and results are kept after their job ended; 0: for ever")
     min_free: int = Field(2 * 10**9, ge=0, description="free disk space, in bytes, below which uploads are refused and bulk pauses")
 
-    @field_validator("hosts", mode="before")
+    @field_validator("hosts", "roots", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
@@ -65,6 +66,17 @@ class Settings(BaseModel):
     @classmethod
     def _unset(cls, value: Any) -> Any:
         return value if value != "" else _home()  # else it would be the working directory
+
+    @field_validator("roots")
+    @classmethod
+    def _rooted(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        rooted = []
+        for root in value:
+            kind, _, place = root.partition(":")
+            if kind not in ("read", "write") or not place:
+                raise ValueError(f"it takes read:DIR and write:DIR with commas between; {root} is neither")
+            rooted.append(f"{kind}:{os.path.normpath(Path(place).expanduser().absolute())}")
+        return tuple(rooted)
 
     @field_validator("home")
     @classmethod

@@ -55,7 +55,7 @@ def main() -> None:
     metrics.start(chosen.metrics)
     ports = wiring.make(chosen, chosen.executor)
     keeper = Keeper(ports.jobs, ports.settings.renew_seconds)
-    committer = Committer(ports.jobs, ports.blobs)
+    committer = Committer(ports.jobs, ports.blobs, ports.outputs)
     keeper.start()
     committer.start()
     with events.context(request_id=job.request_id, job_id=job.id):

@@ -51,7 +51,7 @@ def main() -> None:
         sys.exit(str(error))
     worker = Worker(f"{socket.gethostname()}:{os.getpid()}", list(lanes), **vars(ports.networks.executor.describe()))
     keeper = Keeper(ports.jobs, chosen.renew_seconds, lambda: ports.workers.present(worker))
-    committer = Committer(ports.jobs, ports.blobs)
+    committer = Committer(ports.jobs, ports.blobs, ports.outputs)
     threads = 1 if trains else chosen.workers
     pixels = 1 if trains else memory.budget(chosen.memory).pixels  # one: whatever it costs, one job at a time
     loop = Loop(ports, keeper, committer, worker.id, lanes, pixels, threads)

@@ -5,8 +5,17 @@ from collections.abc import Callable
 from shared.jobs.job import Kind
 from worker.committer import Committer
 from worker.keeper import Held
+from worker.listing import list_folder
 from worker.publishing import publish
 from worker.restoration import restore
+from worker.retrying import retry_failed
 from worker.wiring import Ports
 
-ATTEMPTS: dict[str, Callable[[Held, Ports, Committer], None]] = {Kind.RESTORE: restore, Kind.PUBLISH: publish}
+
+def ingest(held: Held, ports: Ports, committer: Committer) -> None:
+    """Find the pictures of a batch, wherever they are."""
+    INGESTS[held.job.input["format"]](held, ports, committer)
+
+
+INGESTS: dict[str, Callable[[Held, Ports, Committer], None]] = {"folder": list_folder, "retry": retry_failed}
+ATTEMPTS: dict[str, Callable[[Held, Ports, Committer], None]] = {Kind.RESTORE: restore, Kind.PUBLISH: publish, Kind.INGEST: ingest}

@@ -4,11 +4,13 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shared import events
 from shared.blobs.store import Blobs
 from shared.database.engine import AWAY
+from shared.folders import publishing
+from shared.folders.outputs import Outputs
 from shared.jobs.job import State, Success
 from shared.jobs.store import Jobs
 from worker import patience
@@ -30,9 +32,10 @@ class _Waiting:
 class Committer:
     """Grouped commits. `succeed` returns when its group's answer is known."""
 
-    def __init__(self, jobs: Jobs, blobs: Blobs) -> None:
+    def __init__(self, jobs: Jobs, blobs: Blobs, outputs: Outputs) -> None:
         self._jobs = jobs
         self._blobs = blobs
+        self._outputs = outputs
         self._finished: queue.Queue[_Waiting | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
@@ -76,8 +79,10 @@ class Committer:
             return
         began = time.monotonic()
         try:
-            self._blobs.sync([waiting.success.result_key for waiting in group])
-            done = self._jobs.succeed([waiting.success for waiting in group])
+            successes = [waiting.success for waiting in group]
+            self._sync(successes)
+            done = self._jobs.succeed(successes)
+            self._publish([success for success in successes if success.attempt in done])
         except Exception as error:  # noqa: BLE001  # belongs to the threads that wait, each of which raises it
             events.emit("committer.failed", cause=error, jobs=[waiting.success.job.id for waiting in group])
             if len(group) > 1 and not isinstance(error, AWAY):  # one of them is bad: the others must not pay for it
@@ -92,6 +97,18 @@ class Committer:
             for waiting in group:
                 waiting.ours = waiting.success.attempt in done
                 waiting.answered.set()
+
+    def _sync(self, group: Sequence[Success]) -> None:
+        in_place = [success.job for success in group if success.job.output is not None]
+        if in_place:
+            self._outputs.sync(in_place)
+        self._blobs.sync([success.result_key for success in group if success.result_key is not None and success.job.output is None])
+
+    def _publish(self, done: Sequence[Success]) -> None:
+        """Put their outputs in their places. What fails here has succeeded all the same: upkeep tries again."""
+        committed = [replace(success.job, result=success.result, input=success.read) for success in done if success.read]
+        if committed:
+            publishing.publish(self._jobs, self._outputs, committed)
 
     def _gather(self) -> list[_Waiting]:
         """What else finishes within `GATHER_SECONDS`."""

@@ -1,9 +1,10 @@
 """How an attempt ends that raised an error: by shared/errors.py, written into its row."""
 
+import errno
 import random
 
 from shared import events
-from shared.errors import outcome_of
+from shared.errors import Transient, outcome_of
 from shared.jobs.store import LONGEST_DELAY_SECONDS
 from worker.keeper import Held
 from worker.patience import until_answered
@@ -15,6 +16,11 @@ RETRY_SECONDS = (1.0, LONGEST_DELAY_SECONDS)
 def end(held: Held, ports: Ports, error: BaseException) -> None:
     """Write how an attempt ended that raised `error`: failed for good, or queued again."""
     held.conclude()
+    if held.job.output is not None and held.job.batch_id is not None and _is_full(error):
+        batch_id = held.job.batch_id
+        until_answered(lambda: ports.batches.pause_full(batch_id))  # first: what is given back must not be claimed at once
+        until_answered(lambda: ports.jobs.release(held.job))
+        return
     outcome = outcome_of(error)
     if outcome.code == "internal":
         events.emit("attempt.crashed", cause=error, job_id=held.job.id, request_id=held.job.request_id)
@@ -23,3 +29,10 @@ def end(held: Held, ports: Ports, error: BaseException) -> None:
         until_answered(lambda: ports.jobs.retry(held.job, outcome, delay))
     else:
         until_answered(lambda: ports.jobs.fail(held.job, outcome))
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether the disk of the outputs has no room: a matter of the whole batch, which waits, and not of the picture."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, Transient) and error.code == "storage_full"

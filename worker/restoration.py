@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from shared import events
 from shared.blobs.store import Draft
-from shared.errors import Refused
+from shared.errors import Refused, Transient
+from shared.folders import inputs as folder_inputs
+from shared.folders import names
 from shared.imaging import codec, header, masks, metrics, preview, tiles
 from shared.imaging.codec import Source
 from shared.imaging.pixels import Pixels
-from shared.jobs.job import Success, blob_key, preview_part, result_part
+from shared.jobs.job import Job, Success, blob_key, preview_part, result_part
 from trainer.execution import ensemble
+from worker import inputs
 from worker.committer import Committer
 from worker.ending import end
 from worker.keeper import Held, LeaseLost
@@ -31,13 +34,13 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
     began = time.monotonic()
     held.begin()
     try:
+        _require_room(ports, job)
         previews: dict[str, bytes] = {}
-        source = _decode(held, ports, "input", previews)
+        read = dict(job.input)  # with the hashes of what is read in place
+        source = _decode(held, ports, "input", previews, read)
         height, width = source.colour.shape[:2]
-        holes = masks.holes(_decode(held, ports, "mask", previews), height, width) if "mask" in job.input else None
-        reference = codec.straight(_decode(held, ports, "reference", previews)) if "reference" in job.input else None
-        if reference is not None:
-            metrics.require_size(reference, height, width)
+        holes = masks.holes(_decode(held, ports, "mask", previews, read), height, width) if "mask" in job.input else None
+        reference = _reference(held, ports, previews, read, height, width)
 
         held.begin(LOADING_SECONDS)  # it may have to be exported first
         network = ports.networks.get(job.model_name, job.model_version, held.check)
@@ -63,12 +66,12 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
             held.progress(done, len(plan))
         del pixels  # memory: worker/memory.py counts what is there at once
 
-        previews["result"] = _preview(held, restored, source)
+        _see(held, "result", restored, source, previews)
         held.check()
         encoded = codec.encode(restored, source, _format(job.params["format"], source, holes), job.params.get("quality"))
         del restored
-        key = blob_key(job.id, result_part(job.token))
-        with _drafted(ports) as draft:
+        key = blob_key(job.id, result_part(job.token)) if job.output is None else names.part(job.id, job.token)
+        with _drafted(ports, job) as draft:
             draft.write(encoded.data)
             encoded = replace(encoded, data=b"")
             figures = _judged(held, ports, draft, source, holes, reference)
@@ -83,33 +86,54 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
         }  # fmt: skip
         held.conclude()
         # It gives False where the attempt is no longer ours, which is not an error.
-        committer.succeed(Success(job, result, key, source.notes + encoded.notes, figures, len(plan), ran_seconds))
+        committer.succeed(
+            Success(job, result, key, source.notes + encoded.notes, figures, len(plan), ran_seconds, read if job.output else None)
+        )
     except LeaseLost:
         events.emit("job.lost", job_id=job.id, token=job.token)
     except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
         end(held, ports, error)
 
 
-def _decode(held: Held, ports: Ports, name: str, previews: dict[str, bytes]) -> Source:
-    """The picture ("input"), or the mask or the reference beside it, and its preview into `previews`.
+def _decode(held: Held, ports: Ports, name: str, previews: dict[str, bytes], read: dict[str, Any]) -> Source:
+    """The picture ("input"), or the mask or the reference beside it; its preview into `previews`, its hash into `read`.
 
     An error says which of the two beside the picture it is about.
     """
     part = held.job.input if name == "input" else held.job.input[name]
     held.check()
     try:
-        with ports.blobs.open(part["key"]) as file:
+        with inputs.opened(ports, part) as file:
             source = codec.decode(file, part["bytes"], ports.settings.max_pixels)
+            if inputs.in_place(part):
+                hashed = {"sha256": folder_inputs.sha256(file)}
+                read |= hashed if name == "input" else {name: part | hashed}
     except Refused as error:
         raise (error if name == "input" else error.of(name)) from error
-    previews[name] = _preview(held, source.colour, source)
+    _see(held, name, source.colour, source, previews)
     return source
 
 
-def _preview(held: Held, colour: Pixels, source: Source) -> bytes:
-    """Of `colour`, with what is transparent in `source`."""
+def _reference(held: Held, ports: Ports, previews: dict[str, bytes], read: dict[str, Any], height: int, width: int) -> Pixels | None:
+    """What the output is compared with, if there is such a thing."""
+    if "reference" not in held.job.input:
+        return None
+    reference = codec.straight(_decode(held, ports, "reference", previews, read))
+    metrics.require_size(reference, height, width)
+    return reference
+
+
+def _see(held: Held, of: str, colour: Pixels, source: Source, previews: dict[str, bytes]) -> None:
+    """A preview of `colour`, with what is transparent in `source`. None of what is read in place: its user's own programs show it."""
     held.check()
-    return preview.encode(colour, source.alpha, codec.associated(source))
+    if held.job.output is None:
+        previews[of] = preview.encode(colour, source.alpha, codec.associated(source))
+
+
+def _require_room(ports: Ports, job: Job) -> None:
+    """Raises `Transient("storage_full")` where the output goes to a disk that is nearly full; the others' lane pauses by itself."""
+    if job.output is not None and ports.outputs.free(job) < ports.settings.min_free:
+        raise Transient("storage_full")
 
 
 def _format(asked: str, source: Source, holes: NDArray[np.bool_] | None) -> str:
@@ -142,15 +166,15 @@ def _place(held: Held, ports: Ports, previews: dict[str, bytes]) -> None:
     """Store the previews. Nobody syncs them: a power cut may cost them, and costs nothing else."""
     for of, data in previews.items():
         held.check()
-        with _drafted(ports) as draft:
+        with _drafted(ports, held.job) as draft:
             draft.write(data)
             draft.place(blob_key(held.job.id, preview_part(of, held.job.token)))
 
 
 @contextmanager
-def _drafted(ports: Ports) -> Iterator[Draft]:
-    """A draft of which nothing is left unless it is placed."""
-    draft = ports.blobs.draft()
+def _drafted(ports: Ports, job: Job) -> Iterator[Draft]:
+    """A draft where the files of the job go, of which nothing is left unless it is placed."""
+    draft: Draft = ports.blobs.draft() if job.output is None else ports.outputs.draft(job)
     try:
         yield draft
     finally:

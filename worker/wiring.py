@@ -9,9 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared import events
+from shared.batches.store import Batches
+from shared.bells.celery import CeleryRinger, celery_app
+from shared.bells.ringer import BackgroundRinger, Ringer
 from shared.blobs.local import LocalBlobs
 from shared.blobs.store import Blobs
 from shared.database.engine import open_database
+from shared.folders.outputs import Outputs
+from shared.folders.roots import Roots
 from shared.imaging import tiles
 from shared.imaging.tiles import Tile
 from shared.jobs.store import Jobs
@@ -76,7 +81,10 @@ class Ports:
     settings: Settings
     jobs: Jobs
     workers: Workers
+    batches: Batches
     blobs: Blobs
+    outputs: Outputs
+    ringer: Ringer
     artifacts: Artifacts
     networks: Networks
 
@@ -89,11 +97,15 @@ def make(settings: Settings, executor: str) -> Ports:
     engine = open_database(settings.database)
     blobs = LocalBlobs(settings.blobs)
     artifacts = Artifacts(Models(engine), blobs, settings.models)
+    jobs = Jobs(engine, settings.lease_seconds)
     return Ports(
         settings=settings,
-        jobs=Jobs(engine, settings.lease_seconds),
+        jobs=jobs,
         workers=Workers(engine, settings.lease_seconds),
+        batches=Batches(engine, jobs),
         blobs=blobs,
+        outputs=Outputs(Roots.of(settings)),
+        ringer=BackgroundRinger(lambda: CeleryRinger(celery_app(settings.redis))),
         artifacts=artifacts,
         networks=Networks(
             choice.Fitting(choice.choose(executor, settings.networks)), artifacts.folder, memory.budget(settings.memory).call_bytes

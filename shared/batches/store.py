@@ -1,21 +1,28 @@
-"""The moves of batch.py, one statement each, and what a batch holds. A picture of a batch is a job that names it, and its path in it."""
+"""The moves of batch.py, one statement each, and what a batch holds.
+
+A picture of a batch is a job that names it, and its path in it. Files that became no job have rows of their own.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, case, exists, func, insert, literal, null, or_, select, update
+from sqlalchemy import Connection, Engine, and_, case, exists, func, insert, literal, null, or_, select, union_all, update
 
 from shared import events
-from shared.batches.batch import BATCH_MOVES, ENDED, SHOWN, Batch, BatchMove, BatchState, Counts
-from shared.database.engine import ONE_SELECT, now_ms
-from shared.database.tables import batches, flows, jobs, lanes
+from shared.batches.batch import BATCH_MOVES, ENDED, FULL, SHOWN, Batch, BatchMove, BatchState, Counts, Item, Noted
+from shared.database.engine import ONE_SELECT, READ_ONLY, now_ms, upsert
+from shared.database.tables import batches, flows, items, jobs, lanes, outputs, unpublished
 from shared.errors import Refused
-from shared.jobs.job import State
-from shared.jobs.store import Jobs, Reservation, fulfil
+from shared.jobs.job import Job, Kind, State
+from shared.jobs.store import COLUMNS, Jobs, Reservation, fulfil, job_of
 
 FORGOTTEN_MS = 24 * 3_600_000  # an open batch is sealed when nothing was added for so long
 
+RATED = 500  # pictures that the rate of a batch is measured by, the last that ended
+
 _columns = [batches.c[name] for name in Batch.__dataclass_fields__]
+_noted = [items.c[name] for name in Noted.__dataclass_fields__]
+STATES = {shown: state for state, shown in SHOWN.items()}
 
 
 class Batches:
@@ -23,6 +30,7 @@ class Batches:
 
     def __init__(self, engine: Engine, jobs_: Jobs) -> None:
         self._engine = engine
+        self._reader = engine.execution_options(**READ_ONLY)
         self._looker = engine.execution_options(**ONE_SELECT)
         self._jobs = jobs_
 
@@ -39,6 +47,28 @@ class Batches:
             created = _batch(connection.execute(statement.returning(*_columns)).one())
         events.emit("batch.created", batch_id=batch_id)
         return created
+
+    def listing(self, batch_id: str, owner_id: str, label: str | None, params: dict[str, Any]) -> Callable[[Connection], None]:
+        """What makes a batch of a folder or an archive, for `Jobs.accept` to do alongside the job that lists it."""
+        values = {"id": batch_id, "owner_id": owner_id, "state": BatchState.LISTING, "label": label, "params": params}
+
+        def make(connection: Connection) -> None:
+            connection.execute(insert(batches).values(**values, created_at=now_ms(), changed_at=now_ms()))
+
+        return make
+
+    def note(self, owner_id: str, batch_id: str, noted: Noted) -> None:
+        """Of an upload that was refused. It raises `Refused` batch_not_found or batch_not_open."""
+        with self._engine.begin() as connection:
+            self.joining(owner_id, batch_id)(connection)
+            self._note(connection, batch_id, [noted])
+
+    def note_found(self, listing: Job, found: Sequence[Noted]) -> None:
+        """Of files that the attempt `listing` found; nothing, if it is no longer ours."""
+        ours = select(jobs.c.id).where(jobs.c.id == listing.id, jobs.c.token == listing.token, jobs.c.state == State.RUNNING)
+        with self._engine.begin() as connection:
+            if found and connection.execute(ours.with_for_update()).first() is not None:
+                self._note(connection, listing.batch_id or "", found)
 
     def joining(self, owner_id: str, batch_id: str) -> Callable[[Connection], None]:
         """What lets a picture into a batch, for `Jobs.accept` to do alongside. It raises `Refused` batch_not_found or batch_not_open."""
@@ -85,13 +115,47 @@ class Batches:
             self.finish([batch_id])
         return sealed
 
+    def listed(self, batch_id: str) -> None:
+        """LISTED: all of it was found."""
+        moved = update(batches).where(batches.c.id == batch_id, _from(BatchMove.LISTED))
+        with self._engine.begin() as connection:
+            connection.execute(moved.values(state=BatchState.RUNNING, changed_at=now_ms()))
+
+    def fail_unlisted(self) -> None:
+        """FAIL: what the job that should have listed it failed at. Its reason is that error's code."""
+        why = (
+            select(jobs.c.error["code"].as_string())
+            .where(jobs.c.batch_id == batches.c.id, jobs.c.kind == Kind.INGEST, jobs.c.state == State.FAILED)
+            .limit(1)
+            .scalar_subquery()
+        )
+        going = update(batches).where(_from(BatchMove.FAIL), why.is_not(None))
+        with self._engine.begin() as connection:
+            moved = going.values(state=BatchState.FAILED, reason=why, changed_at=now_ms(), finished_at=now_ms())
+            failed = connection.execute(moved.returning(batches.c.id)).scalars().all()
+        for batch_id in failed:
+            events.emit("batch.moved", batch_id=batch_id, state=BatchState.FAILED)
+
+    def pause_full(self, batch_id: str) -> None:
+        """PAUSE: its outputs have no room. `paused_full` are looked after until they have."""
+        moved = update(batches).where(batches.c.id == batch_id, _from(BatchMove.PAUSE))
+        with self._engine.begin() as connection:
+            if connection.execute(moved.values(state=BatchState.PAUSED, reason=FULL, changed_at=now_ms())).rowcount:
+                events.emit("batch.moved", batch_id=batch_id, state=BatchState.PAUSED, reason=FULL)
+
+    def paused_full(self) -> list[Batch]:
+        """Those that `pause_full` paused, and nobody since."""
+        with self._looker.connect() as connection:
+            found = select(*_columns).where(batches.c.state == BatchState.PAUSED, batches.c.reason == FULL)
+            return [_batch(row) for row in connection.execute(found)]
+
     def pause(self, owner_id: str, batch_id: str) -> Batch | None:
         """PAUSE: what runs ends, nothing else begins. None if it does not run."""
-        return self._move(owner_id, batch_id, BatchMove.PAUSE, state=BatchState.PAUSED)
+        return self._move(owner_id, batch_id, BatchMove.PAUSE, state=BatchState.PAUSED, reason=None)
 
     def resume(self, owner_id: str, batch_id: str) -> Batch | None:
         """RESUME: on from where the others are. None if it was not paused."""
-        resumed = self._move(owner_id, batch_id, BatchMove.RESUME, self._catch_up, state=BatchState.RUNNING)
+        resumed = self._move(owner_id, batch_id, BatchMove.RESUME, self._catch_up, state=BatchState.RUNNING, reason=None)
         if resumed is not None:
             self.finish([batch_id])
         return resumed
@@ -104,8 +168,9 @@ class Batches:
         return canceled
 
     def cancel_rest(self) -> None:
-        """Cancel what has not ended of canceled batches; what was interrupted in the middle of it is found again."""
-        left = select(batches.c.id).where(batches.c.state == BatchState.CANCELED, or_(_has(State.RUNNING), _has(State.QUEUED)))
+        """Cancel what has not ended of canceled and failed batches; what was interrupted in the middle of it is found again."""
+        over = batches.c.state.in_([BatchState.CANCELED, BatchState.FAILED])
+        left = select(batches.c.id).where(over, or_(_has(State.RUNNING), _has(State.QUEUED)))
         with self._looker.connect() as connection:
             found = connection.execute(left).scalars().all()
         for batch_id in found:
@@ -114,8 +179,10 @@ class Batches:
     def finish(self, batch_ids: Sequence[str] | None = None) -> list[str]:
         """FINISH: of those batches, or all, the running ones whose last picture has ended; which they were."""
         named = [] if batch_ids is None else [batches.c.id.in_(batch_ids)]
-        over = and_(_from(BatchMove.FINISH), ~_has(State.QUEUED), ~_has(State.RUNNING))
-        state = case((_has(State.FAILED), literal(str(BatchState.WITH_ERRORS))), else_=literal(str(BatchState.SUCCEEDED)))
+        published = ~exists().where(jobs.c.batch_id == batches.c.id, unpublished)
+        over = and_(_from(BatchMove.FINISH), ~_has(State.QUEUED), ~_has(State.RUNNING), published)
+        refused = exists().where(items.c.batch_id == batches.c.id, items.c.state == "failed")
+        state = case((or_(_has(State.FAILED), refused), literal(str(BatchState.WITH_ERRORS))), else_=literal(str(BatchState.SUCCEEDED)))
         with self._engine.begin() as connection:
             locked = select(batches.c.id).where(over, *named).order_by(batches.c.id).with_for_update()
             ids = connection.execute(locked).scalars().all()
@@ -154,17 +221,76 @@ class Batches:
     def counts(self, batch_ids: Sequence[str]) -> dict[str, Counts]:
         """Of each of those batches."""
         found: dict[str, dict[str, int]] = {batch_id: {} for batch_id in batch_ids}
-        statement = (
-            select(jobs.c.batch_id, jobs.c.state, func.count())
-            .where(jobs.c.batch_id.in_(batch_ids))
-            .group_by(jobs.c.batch_id, jobs.c.state)
-        )
-        with self._looker.connect() as connection:
-            for batch_id, state, count in connection.execute(statement):
+        pictures = select(jobs.c.batch_id, jobs.c.state, func.count()).where(jobs.c.batch_id.in_(batch_ids))
+        others = select(items.c.batch_id, items.c.state, func.count()).where(items.c.batch_id.in_(batch_ids))
+        listings = pictures.where(jobs.c.path.is_(None))  # counted apart: without a path only these few rows are read
+        with self._reader.connect() as connection:
+            for batch_id, state, count in connection.execute(pictures.group_by(jobs.c.batch_id, jobs.c.state)):
                 found[batch_id][SHOWN[State(state)]] = count
+            for batch_id, state, count in connection.execute(listings.group_by(jobs.c.batch_id, jobs.c.state)):
+                found[batch_id][SHOWN[State(state)]] -= count
+            for batch_id, state, count in connection.execute(others.group_by(items.c.batch_id, items.c.state)):
+                found[batch_id][state] = found[batch_id].get(state, 0) + count
         return {batch_id: Counts(**counted) for batch_id, counted in found.items()}
 
+    def rate(self, batch: Batch) -> float | None:
+        """Pictures a second, by the last that ended since the batch came into its state; None while too few have."""
+        since = batch.changed_at if batch.state == BatchState.RUNNING else batch.created_at
+        ended = (
+            select(jobs.c.finished_at)
+            .where(jobs.c.batch_id == batch.id, jobs.c.finished_at > since, jobs.c.path.is_not(None))
+            .order_by(jobs.c.finished_at.desc())
+            .limit(RATED)
+        )
+        with self._looker.connect() as connection:
+            times = connection.execute(ended).scalars().all()
+        took_ms = times[0] - times[-1] if times else 0
+        return (len(times) - 1) / took_ms * 1000 if took_ms > 0 else None
+
+    def items(self, batch_id: str, state: str | None, limit: int, after: str) -> list[Item]:
+        """The files of a batch in the order of their paths, at most `limit`, behind the path `after`; of that state, if one is given."""
+        picture = [jobs.c.batch_id == batch_id, jobs.c.path > after]
+        other = [items.c.batch_id == batch_id, items.c.path > after]
+        if state is not None:
+            picture.append(jobs.c.state == STATES[state] if state in STATES else jobs.c.id.is_(None))
+            other.append(items.c.state == state)
+        both = [
+            select(table.c.path).where(*wanted).order_by(table.c.path).limit(limit).subquery()
+            for table, wanted in ((jobs, picture), (items, other))
+        ]
+        first = union_all(*(select(each.c.path) for each in both)).subquery()
+        with self._reader.connect() as connection:
+            paths = connection.execute(select(first.c.path).order_by(first.c.path).limit(limit)).scalars().all()
+            of_jobs = select(*COLUMNS).where(jobs.c.batch_id == batch_id, jobs.c.path.in_(paths))
+            of_others = select(*_noted).where(items.c.batch_id == batch_id, items.c.path.in_(paths))
+            found = {row.path: Item(row.path, noted=Noted(**row._mapping)) for row in connection.execute(of_others)}
+            found |= {row.path: Item(row.path, job=job_of(row)) for row in connection.execute(of_jobs)}
+        return [found[path] for path in paths if path in found]
+
+    def known_outputs(self, places: Sequence[str]) -> dict[str, Any]:
+        """What is recorded of these outputs: rows of the table, by place."""
+        with self._looker.connect() as connection:
+            return {row.place: row for row in connection.execute(select(outputs).where(outputs.c.place.in_(places)))}
+
+    def known(self, batch_id: str) -> Batch | None:
+        """The batch, whoever's it is."""
+        with self._looker.connect() as connection:
+            row = connection.execute(select(*_columns).where(batches.c.id == batch_id)).one_or_none()
+        return None if row is None else _batch(row)
+
     # -- the parts of the above -----------------------------------------------------------------------------------------
+
+    def _note(self, connection: Connection, batch_id: str, noted: Sequence[Noted]) -> None:
+        """What is a job meanwhile stays one."""
+        paths = [each.path for each in noted]
+        there = set(connection.execute(select(jobs.c.path).where(jobs.c.batch_id == batch_id, jobs.c.path.in_(paths))).scalars())
+        rows = [{**vars(each), "batch_id": batch_id} for each in noted if each.path not in there]
+        for row in rows:
+            del row["noted_at"]
+        if rows:
+            statement = upsert(self._engine, items).values(noted_at=now_ms())
+            changed = {name: statement.excluded[name] for name in ("state", "error", "bytes", "sha256", "note", "noted_at")}
+            connection.execute(statement.on_conflict_do_update(index_elements=["batch_id", "path"], set_=changed), rows)
 
     def _move(
         self, owner_id: str, batch_id: str, move: BatchMove, alongside: Callable[[Connection, str], None] | None = None, **values: Any

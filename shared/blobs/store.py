@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+CHUNK_BYTES = 1 << 20
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -69,3 +71,15 @@ class Blobs(Protocol):
     def sweep_drafts(self, older_than_seconds: float) -> int:
         """Remove drafts that their program left behind; how many."""
         ...
+
+
+def copy(blobs: Blobs, key: str, to: str) -> None:
+    """Place the bytes of one blob under another key too. Raises FileNotFoundError."""
+    draft = blobs.draft()
+    try:
+        with blobs.open(key) as file:
+            while data := file.read(CHUNK_BYTES):
+                draft.write(data)
+        draft.place(to)
+    finally:
+        draft.discard()

@@ -36,7 +36,7 @@ metadata = MetaData(
 )
 
 BATCH_STATES = ("open", "listing", "running", "paused", "succeeded", "completed_with_errors", "failed", "canceled")
-ITEM_STATES = ("waiting", "running", "succeeded", "failed", "skipped", "canceled", "ignored")
+NOTED_STATES = ("failed", "skipped", "ignored")  # of files that became no job
 DATASET_STATES = ("ingesting", "ready", "failed")
 DATASET_KINDS = ("clean", "paired", "noisy")
 MODEL_STATES = ("preparing", "ready", "failed")
@@ -52,6 +52,8 @@ Id = String(36)
 Document = JSON(none_as_null=True)
 _NOBODYS = text("owner_id IS NULL")
 _OF_A_BATCH = text("batch_id IS NOT NULL")
+_KEPT = text("expires_at IS NULL AND finished_at IS NOT NULL AND output IS NULL")
+unpublished = text("state = 'succeeded' AND output IS NOT NULL AND published_at IS NULL")
 
 owners = Table(
     "owners",
@@ -147,7 +149,8 @@ jobs = Table(
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
     Column("expires_at", BigInteger),  # written when that time is over: its files are going, or gone
-    Column("published_at", BigInteger),
+    Column("published_at", BigInteger),  # when its output was put in its place
+    Column("output", Document),  # of a picture read in place: where its output goes
     _one_of("kind", Kind),
     _one_of("state", State),
     # a lease without a running job would be reaped for nothing, a running job without one never
@@ -180,12 +183,14 @@ jobs = Table(
     Index(
         "ix_jobs_kept",
         "finished_at",
-        sqlite_where=text("expires_at IS NULL AND finished_at IS NOT NULL"),
-        postgresql_where=text("expires_at IS NULL AND finished_at IS NOT NULL"),
+        sqlite_where=_KEPT,
+        postgresql_where=_KEPT,
     ),
     Index("ix_jobs_batch", "batch_id", "id", sqlite_where=_OF_A_BATCH, postgresql_where=_OF_A_BATCH),
     Index("ix_jobs_batch_state", "batch_id", "state", sqlite_where=_OF_A_BATCH, postgresql_where=_OF_A_BATCH),
     Index("ix_jobs_batch_path", "batch_id", "path", unique=True, sqlite_where=_OF_A_BATCH, postgresql_where=_OF_A_BATCH),
+    Index("ix_jobs_batch_finished", "batch_id", "finished_at", sqlite_where=_OF_A_BATCH, postgresql_where=_OF_A_BATCH),
+    Index("ix_jobs_unpublished", "batch_id", sqlite_where=unpublished, postgresql_where=unpublished),
 )
 
 job_metrics = Table(
@@ -205,21 +210,39 @@ job_metrics = Table(
     Column("seconds", Float),
 )
 
+# files of a batch that became no job
 items = Table(
     "items",
     metadata,
     Column("batch_id", Id, ForeignKey("batches.id", ondelete="CASCADE"), nullable=False),
     Column("path", Text, nullable=False),
     Column("state", String(16), nullable=False),
-    Column("job_id", Id, ForeignKey("jobs.id")),  # its latest
-    Column("sha256", String(64)),
     Column("bytes", BigInteger),
-    Column("mtime_ns", BigInteger),
-    Column("inode", BigInteger),
+    Column("sha256", String(64)),
     Column("error", Document),
+    Column("note", String(24)),  # why it was passed over
+    Column("noted_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("batch_id", "path"),
-    _one_of("state", ITEM_STATES),
-    Index("ix_items_state", "batch_id", "state"),
+    _one_of("state", NOTED_STATES),
+    CheckConstraint("(error IS NOT NULL) = (state = 'failed')", name="error_of_failure"),
+    Index("ix_items_state", "batch_id", "state", "path"),
+)
+
+# what was published into folders, and from what: the same again is not restored again
+outputs = Table(
+    "outputs",
+    metadata,
+    Column("place", Text, primary_key=True),  # the file
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("source", Text, nullable=False),  # the file that it was restored from, as it was then
+    Column("source_size", BigInteger, nullable=False),
+    Column("source_mtime_ns", BigInteger, nullable=False),
+    Column("source_inode", BigInteger, nullable=False),
+    Column("source_sha256", String(64), nullable=False),
+    Column("asked", String(64), nullable=False),  # a hash of the model version, the parameters, the mask and the reference
+    Column("published_at", BigInteger, nullable=False),
 )
 
 datasets = Table(

@@ -87,7 +87,9 @@ class NewJob:
     task: str
     model_name: str
     model_version: int
-    input: dict[str, Any]  # name, bytes, sha256, format, width, height, mode, bits, key; and the same of each of `PARTS`
+    # name, bytes, sha256, format, width, height, mode, bits, key; and the same of each of `PARTS`. Of a file that is read in place
+    # no key, but `folder`, `path`, `mtime_ns` and `inode`; its sha256 is None until it is read
+    input: dict[str, Any]
     params: dict[str, Any]
     pixels: int
     max_attempts: int
@@ -96,6 +98,8 @@ class NewJob:
     retry_of: str | None = None
     batch_id: str | None = None
     path: str | None = None  # in its batch
+    output: dict[str, Any] | None = None  # of a picture read in place: `folder`, `path` in it, whether to `overwrite` what is there
+    progress_unit: str = "tiles"
 
     @property
     def cost_mpx(self) -> float:
@@ -120,6 +124,7 @@ class Job:
     batch_id: str | None
     path: str | None
     input: dict[str, Any]
+    output: dict[str, Any] | None
     params: dict[str, Any]
     pixels: int
     token: int  # only ever rises; fences every write of an attempt
@@ -180,11 +185,12 @@ class Success:
 
     job: Job
     result: dict[str, Any]
-    result_key: str
+    result_key: str | None  # None: it leaves no blob
     notes: list[str]
     metrics: dict[str, Any] | None = None
     units: int = 1  # of progress: all of them are done
     device_seconds: float | None = None  # that the network ran for
+    read: dict[str, Any] | None = None  # its input with the hashes of what was read in place
 
     @property
     def attempt(self) -> tuple[str, int]:
@@ -194,13 +200,22 @@ class Success:
 
 def input_keys(given: dict[str, Any]) -> set[str]:
     """The blobs that a job's `input` names: the picture's, its mask's and its reference's."""
-    return {part["key"] for part in (given, *(given[name] for name in PARTS if name in given))}
+    return {part["key"] for part in (given, *(given[name] for name in PARTS if name in given)) if "key" in part}
 
 
 def rekeyed(given: dict[str, Any], owner: str) -> dict[str, Any]:
     """The same `input`, but that its blobs belong to another job or model."""
     parts = {name: rekeyed(given[name], owner) for name in PARTS if name in given}
     return {**given, **parts, "key": blob_key(owner, given["key"].rsplit("/", 1)[1])}
+
+
+def again(old: Job, job_id: str, given: dict[str, Any], max_attempts: int, request_id: str) -> NewJob:
+    """The same job once more, with the input `given`, in its place in its batch."""
+    return NewJob(
+        id=job_id, owner_id=old.owner_id, kind=Kind(old.kind), lane=Lane(old.lane), task=old.task, model_name=old.model_name,
+        model_version=old.model_version, input=given, params=old.params, pixels=old.pixels, max_attempts=max_attempts,
+        request_id=request_id, label=old.label, retry_of=old.id, batch_id=old.batch_id, path=old.path, output=old.output,
+    )  # fmt: skip
 
 
 def blob_key(owner: str, part: str) -> str:

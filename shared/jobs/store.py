@@ -36,7 +36,7 @@ from sqlalchemy import (
 
 from shared import events
 from shared.database.engine import ONE_SELECT, READ_ONLY, clock_ms, now_ms, upsert
-from shared.database.tables import batches, flows, job_metrics, jobs, lanes, models, rates, reservations
+from shared.database.tables import batches, flows, items, job_metrics, jobs, lanes, models, outputs, rates, reservations, unpublished
 from shared.errors import Outcome, Refused
 from shared.jobs import turns
 from shared.jobs.job import (
@@ -62,6 +62,9 @@ KEPT_MS = 24 * 3_600_000  # an Idempotency-Key is kept as long as its job, and a
 POSITIONS = 1_000
 LATE_MS = 10_000  # a row can be seen so long after the time that it names as its change: its transaction took a while
 LONGEST_DELAY_SECONDS = 5.0  # of a retry
+PUBLISHED = (
+    "size", "mtime_ns", "sha256", "source", "source_size", "source_mtime_ns", "source_inode", "source_sha256", "asked", "published_at",
+)  # fmt: skip
 METRICS = ("of", "protocol", "psnr", "ssim", "mse", "rmse", "mae")
 REAPED_DUE_MS = 1_000
 LATEST_WEIGHS = 0.2  # of one job, in the rate of its model
@@ -73,7 +76,7 @@ WORKER_LOST = {
     "retryable": True,
 }
 
-_columns = [jobs.c[name] for name in FIELDS]
+COLUMNS = [jobs.c[name] for name in FIELDS]  # of a `Job`
 _change = [jobs.c[name] for name in ("id", "owner_id", "batch_id", "version", "changed_at")]  # in the order of `Change`
 
 # the indices of waiting and of running rows are partial. A state as a parameter would let SQLite plan each such statement anew
@@ -82,10 +85,11 @@ _STATES = {state: literal_column(f"'{state}'", jobs.c.state.type) for state in S
 _queued, _running = _STATES[State.QUEUED], _STATES[State.RUNNING]
 
 # made once, because they are run most often, and making a statement of forty columns takes longer than running it
-_ACCEPT = insert(jobs).values(
-    state=State.QUEUED, version=1, token=0, attempts=0, alone=False, notes=[], progress_done=0, progress_total=0, progress_unit="tiles",
+_INSERT = insert(jobs).values(
+    state=State.QUEUED, version=1, token=0, attempts=0, alone=False, notes=[], progress_done=0, progress_total=0,
     rung_at=now_ms(), due_at=now_ms(), created_at=now_ms(), changed_at=now_ms(),
-).returning(*_columns)  # fmt: skip
+)  # fmt: skip
+_ACCEPT = _INSERT.returning(*COLUMNS)
 _v = select(lanes.c.v).where(lanes.c.name == flows.c.lane).scalar_subquery()
 _its_flow = and_(flows.c.owner_id == bindparam("owner"), flows.c.batch_id == bindparam("batch"), flows.c.lane == bindparam("in_lane"))
 _TAKE_TURN = (
@@ -105,7 +109,7 @@ _GIVE_TURN_BACK = (
     .where(_its_flow, flows.c.last_turn == bindparam("turn"))
     .values(last_turn=case((_last_waiting > _v, _last_waiting), else_=_v))
 )
-_ONE = select(*_columns).where(jobs.c.id == bindparam("id"))
+_ONE = select(*COLUMNS).where(jobs.c.id == bindparam("id"))
 _OWNED = _ONE.where(jobs.c.owner_id == bindparam("owner_id"))
 _before = tuple_(jobs.c.turn, jobs.c.id) < tuple_(bindparam("turn", type_=jobs.c.turn.type), bindparam("id", type_=jobs.c.id.type))
 _AHEAD = select(func.count()).select_from(
@@ -233,13 +237,37 @@ class Jobs:
                 also(connection)
             if reservation is not None and not fulfil(connection, reservation, new.id, fingerprint):
                 raise Refused("idempotency_in_progress", retry_after_s=1)
-            if new.batch_id is not None:
+            if new.batch_id is not None and new.path is not None:
                 _make_room(connection, new)
-            turn = _take_turn(connection, new)
+            turn = _take_turn(connection, new, new.cost_mpx)
             values = {name: getattr(new, name) for name in _NEW_FIELDS}
-            job = _job(connection.execute(_ACCEPT, {**values, "turn": turn}).one())
+            job = job_of(connection.execute(_ACCEPT, {**values, "turn": turn}).one())
         events.emit("job.accepted", job_id=job.id, lane=job.lane, model=job.model, pixels=job.pixels)
         return job
+
+    def accept_found(self, listing: Job, found: Sequence[NewJob]) -> int:
+        """Insert the pictures that the attempt `listing` found for its batch, all of one model, in the order of their turns; how many.
+
+        Those whose paths the batch has already are left out: an attempt before found them. None is inserted, and the answer is
+        -1, if the attempt is no longer ours.
+        """
+        ours = select(jobs.c.id).where(jobs.c.id == listing.id, jobs.c.token == listing.token, jobs.c.state == _running)
+        with self._engine.begin() as connection:
+            if connection.execute(ours.with_for_update()).first() is None:
+                return -1
+            there = select(jobs.c.path).where(jobs.c.batch_id == listing.batch_id, jobs.c.path.in_([new.path for new in found]))
+            known = set(connection.execute(there).scalars())
+            news = [new for new in found if new.path not in known]
+            if news:
+                turn = _take_turn(connection, news[0], sum(new.cost_mpx for new in news))
+                rows = []
+                for new in reversed(news):
+                    rows.append({**{name: getattr(new, name) for name in _NEW_FIELDS}, "turn": turn})
+                    turn -= new.cost_mpx
+                connection.execute(_INSERT, rows[::-1])
+                paths = [new.path for new in news]
+                connection.execute(delete(items).where(items.c.batch_id == listing.batch_id, items.c.path.in_(paths)))
+        return len(news)
 
     # -- the moves of an attempt ----------------------------------------------------------------------------------------
 
@@ -265,9 +293,9 @@ class Jobs:
                         lease_until=clock_ms() + self._lease_ms, started_at=func.coalesce(jobs.c.started_at, now_ms()),
                         progress_done=0, progress_total=0, **_changed,
                     )
-                    .returning(*_columns)
+                    .returning(*COLUMNS)
                 )  # fmt: skip
-                claimed = sorted((_job(row) for row in connection.execute(statement)), key=lambda job: (job.turn, job.id))
+                claimed = sorted((job_of(row) for row in connection.execute(statement)), key=lambda job: (job.turn, job.id))
                 last = max(row.turn for row in chosen)
                 connection.execute(update(lanes).where(lanes.c.name == lane, lanes.c.v < last).values(v=last))
                 break
@@ -320,8 +348,8 @@ class Jobs:
                     .where(jobs.c.id == job.id, jobs.c.token == job.token, _may(Move.SUCCEED))
                     .values(
                         state=State.SUCCEEDED, result=success.result, result_key=success.result_key, notes=success.notes,
-                        metrics=success.metrics, progress_done=success.units,
-                        progress_total=success.units, **_ended,
+                        metrics=success.metrics, progress_done=success.units, progress_total=success.units, **_ended,
+                        **({} if success.read is None else {"input": success.read}),
                     )
                 )  # fmt: skip
                 if connection.execute(statement).rowcount == 1:
@@ -385,10 +413,10 @@ class Jobs:
             update(jobs)
             .where(jobs.c.id.in_(lapsed.with_for_update(skip_locked=True)), _may(Move.REAP))
             .values(**_requeued_or_failed(again, WORKER_LOST, REAPED_DUE_MS), alone=True)
-            .returning(*_columns)
+            .returning(*COLUMNS)
         )
         with self._engine.begin() as connection:
-            reaped = [_job(row) for row in connection.execute(statement)]
+            reaped = [job_of(row) for row in connection.execute(statement)]
             _settle_models(connection, reaped)
         for job in reaped:
             _tell("job.reaped", job, attempts=job.attempts, state=job.state)
@@ -402,11 +430,11 @@ class Jobs:
             update(jobs)
             .where(jobs.c.id == job_id, jobs.c.owner_id == owner_id, _may(Move.CANCEL))
             .values(state=State.CANCELED, token=jobs.c.token + 1, **_ended)
-            .returning(*_columns)
+            .returning(*COLUMNS)
         )
         with self._engine.begin() as connection:
             row = connection.execute(statement).one_or_none()
-            canceled = _job(row) if row is not None else None
+            canceled = job_of(row) if row is not None else None
             if canceled is not None:
                 _settle_models(connection, [canceled])
                 _give_turn_back(connection, canceled)  # last, as whoever accepts a model's job locks the model before the flow
@@ -428,13 +456,32 @@ class Jobs:
                 events.emit("batch.emptied", batch_id=batch_id, jobs=canceled)
                 return canceled
 
+    def unpublished(self, limit: int = CHUNK) -> list[Job]:
+        """Jobs that succeeded and whose outputs are not known to be in their places."""
+        with self._reading() as connection:
+            return [job_of(row) for row in connection.execute(select(*COLUMNS).where(unpublished).order_by(jobs.c.batch_id).limit(limit))]
+
+    def publish(self, ids: Iterable[str], outputs_: Sequence[Mapping[str, Any]]) -> None:
+        """The outputs of these jobs are in their places; `outputs_` are rows of what lies there, for who restores the same again."""
+        with self._engine.begin() as connection:
+            there = select(jobs.c.id).where(jobs.c.id.in_(sorted(ids)), unpublished).order_by(jobs.c.id).with_for_update()
+            found = connection.execute(there).scalars().all()
+            if found:
+                connection.execute(update(jobs).where(jobs.c.id.in_(found)).values(published_at=now_ms()))
+            if outputs_:
+                statement = upsert(self._engine, outputs).values(published_at=now_ms())
+                changed = {name: statement.excluded[name] for name in PUBLISHED}
+                again = statement.on_conflict_do_update(index_elements=["place"], set_=changed)
+                connection.execute(again, sorted(outputs_, key=lambda row: str(row["place"])))
+
     def expire(self, keep_seconds: float) -> int:
         """Say of pictures whose jobs ended longer ago than this that their files are no longer kept; how many.
 
         The sweeper takes the files later.
         """
         keep_ms = int(keep_seconds * 1000)
-        old = [jobs.c.kind == Kind.RESTORE, jobs.c.expires_at.is_(None), jobs.c.finished_at < now_ms() - keep_ms]
+        in_blobs = and_(jobs.c.kind == Kind.RESTORE, jobs.c.output.is_(None))  # what lies in the user's folders is theirs to keep
+        old = [in_blobs, jobs.c.expires_at.is_(None), jobs.c.finished_at < now_ms() - keep_ms]
         expired = 0
         while True:
             with self._reading() as connection:
@@ -461,27 +508,28 @@ class Jobs:
         statement, values = (_ONE, {}) if owner_id is None else (_OWNED, {"owner_id": owner_id})
         with self._looker.connect() as connection:
             row = connection.execute(statement, {"id": job_id, **values}).one_or_none()
-        return _job(row) if row is not None else None
+        return job_of(row) if row is not None else None
 
     def placed(self, job_id: str, owner_id: str) -> tuple[Job, int | None] | None:
         """That owner's job and its `position`, by one statement: what is asked for most often."""
         with self._looker.connect() as connection:
             row = connection.execute(_PLACED, {"id": job_id, "owner_id": owner_id}).one_or_none()
-        return None if row is None else (_job(row), _position(row.before))
+        return None if row is None else (job_of(row), _position(row.before))
 
     def page(self, owner_id: str, filters: Mapping[str, str | int], limit: int, before: str | None) -> list[Job]:
         """Newest first, at most `limit`, older than the job `before`. `filters` are columns and the values they must have."""
-        statement = select(*_columns).where(jobs.c.owner_id == owner_id, *(jobs.c[name] == value for name, value in filters.items()))
+        statement = select(*COLUMNS).where(jobs.c.owner_id == owner_id, *(jobs.c[name] == value for name, value in filters.items()))
         if before is not None:
             statement = statement.where(jobs.c.id < before)
         with self._reading() as connection:
-            return [_job(row) for row in connection.execute(statement.order_by(jobs.c.id.desc()).limit(limit))]
+            return [job_of(row) for row in connection.execute(statement.order_by(jobs.c.id.desc()).limit(limit))]
 
-    def in_batch(self, batch_id: str, state: State | None, limit: int, after: str) -> list[Job]:
-        """The pictures of a batch in the order of their paths, at most `limit`, behind the path `after`; of that state, if one is given."""
-        wanted = [jobs.c.batch_id == batch_id, jobs.c.path > after, *([] if state is None else [jobs.c.state == state])]
-        with self._reading() as connection:
-            return [_job(row) for row in connection.execute(select(*_columns).where(*wanted).order_by(jobs.c.path).limit(limit))]
+    def listing_of(self, batch_id: str) -> Job | None:
+        """The job that listed a batch first, if any did."""
+        first = select(*COLUMNS).where(jobs.c.batch_id == batch_id, jobs.c.path.is_(None), jobs.c.kind == Kind.INGEST)
+        with self._looker.connect() as connection:
+            row = connection.execute(first.order_by(jobs.c.id).limit(1)).one_or_none()
+        return None if row is None else job_of(row)
 
     def unfinished(self, owner_id: str, limit: int) -> int:
         """How many jobs of an owner wait or run; counts no further than `limit`."""
@@ -553,10 +601,10 @@ class Jobs:
 
     def current(self, scope: Scope, limit: int) -> list[Job]:
         """The newest of those jobs, at most `limit`, and all that run; in the order of their change."""
-        newest = select(*_columns).where(scope.condition()).order_by(jobs.c.id.desc()).limit(limit)
-        running = select(*_columns).where(scope.condition(), jobs.c.state == _running)
+        newest = select(*COLUMNS).where(scope.condition()).order_by(jobs.c.id.desc()).limit(limit)
+        running = select(*COLUMNS).where(scope.condition(), jobs.c.state == _running)
         with self._reading() as connection:
-            found = {row.id: _job(row) for statement in (newest, running) for row in connection.execute(statement)}
+            found = {row.id: job_of(row) for statement in (newest, running) for row in connection.execute(statement)}
         return sorted(found.values(), key=lambda job: (job.changed_at, job.id))
 
     def changed(self, scope: Scope, since: int, after: str, limit: int) -> list[Change]:
@@ -575,7 +623,7 @@ class Jobs:
     def these(self, ids: Iterable[str]) -> dict[str, Job]:
         """Each of these jobs that exists."""
         with self._reading() as connection:
-            return {row.id: _job(row) for row in connection.execute(select(*_columns).where(jobs.c.id.in_(list(ids))))}
+            return {row.id: job_of(row) for row in connection.execute(select(*COLUMNS).where(jobs.c.id.in_(list(ids))))}
 
     def metrics(self, job_id: str) -> list[dict[str, Any]]:
         """The rows of figures of a job: what they are `of`, their protocol, and psnr, ssim, mse, rmse, mae; the output's first."""
@@ -694,7 +742,7 @@ class Jobs:
 
 _NEW_FIELDS = (
     "id", "owner_id", "kind", "lane", "task", "model_name", "model_version", "input", "params", "pixels", "max_attempts", "request_id",
-    "label", "retry_of", "batch_id", "path",
+    "label", "retry_of", "batch_id", "path", "output", "progress_unit",
 )  # fmt: skip
 
 # what every visible change writes, and what every end does
@@ -783,12 +831,16 @@ def _make_room(connection: Connection, new: NewJob) -> None:
     taken = connection.execute(select(jobs.c.id).where(there)).scalar_one_or_none()
     if taken is not None:
         raise Refused("path_taken", f"In the batch “{new.path}” is the job {taken}.")
+    connection.execute(delete(items).where(items.c.batch_id == new.batch_id, items.c.path == new.path))  # it was refused before
 
 
-def _take_turn(connection: Connection, new: NewJob) -> float:
-    """Place the job behind its flow or at V, and remember the place as the last of its flow, whose row is locked until the commit."""
+def _take_turn(connection: Connection, new: NewJob, cost_mpx: float) -> float:
+    """Place the job, and as many of its flow as `cost_mpx` is of, behind their flow or at V: the turn of the last of them.
+
+    It is remembered as the last of its flow, whose row is locked until the commit.
+    """
     batch = new.batch_id or ""
-    place = {"owner": new.owner_id, "batch": batch, "in_lane": new.lane, "cost_mpx": new.cost_mpx}
+    place = {"owner": new.owner_id, "batch": batch, "in_lane": new.lane, "cost_mpx": cost_mpx}
     turn: float | None = connection.execute(_TAKE_TURN, place).scalar_one_or_none()
     if turn is None:  # its first job, or two at once
         first = upsert(connection.engine, flows).values(owner_id=new.owner_id, batch_id=batch, lane=new.lane, last_turn=0.0)
@@ -851,8 +903,8 @@ def _position(before: int | None) -> int | None:
     return before if before is not None and before <= POSITIONS else None
 
 
-def _job(row: Any) -> Job:
-    """Of a row that begins with `_columns`."""
+def job_of(row: Any) -> Job:
+    """Of a row that begins with `COLUMNS`."""
     values: Any = row[: len(FIELDS)]
     return Job(*(*values[:_STATE], State(values[_STATE]), *values[_STATE + 1 :]))
 

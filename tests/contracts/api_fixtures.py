@@ -31,6 +31,8 @@ from shared.database.migration import migrate
 from shared.database.tables import jobs as jobs_table
 from shared.database.tables import reservations
 from shared.errors import Outcome
+from shared.folders.outputs import Outputs
+from shared.folders.roots import Roots
 from shared.jobs.job import Job, Lane, State, Success, blob_key, exported_part, result_part
 from shared.jobs.store import Jobs
 from shared.keys.store import Keys
@@ -263,6 +265,7 @@ def _housed(known: Settings, busy_ms: int | None) -> Iterator[House]:
         workers=workers,
         keys=Keys(engine),
         blobs=LocalBlobs(known.blobs),
+        outputs=Outputs(Roots.of(known)),
         ringer=bells,
         watch=Watch(jobs),
         estimates=Estimates(jobs, workers, kept_seconds=0),

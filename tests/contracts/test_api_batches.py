@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import hashlib
 import io
 import json
 import threading
@@ -11,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from shared.batches.batch import Counts
 from shared.batches.store import FORGOTTEN_MS
 from shared.database.tables import batches as batches_table
+from shared.database.tables import jobs as jobs_table
 from shared.errors import Outcome
 from shared.jobs.job import Job, Lane, State
 from tests.contracts.api_fixtures import Answer, Behind, House, code, open_house, png
+from tests.contracts.serving import worker_of
+from tests.promises import wiring
 
 URL = "/v1/batches"
 
@@ -197,7 +201,7 @@ def test_a_paused_batch_begins_nothing_and_goes_on_where_the_others_are(house: H
         [job.turn for job in map(house.job, (job.id for job in others)) if (job.state is State.QUEUED) is queued]
         for queued in (False, True)
     )
-    mine = [job.turn for job in house.jobs.in_batch(batch, None, 10, "")]
+    mine = [item.job.turn for item in house.ports.batches.items(batch, None, 10, "") if item.job]
     assert min(mine) >= max(claimed_ones), "what waited while it was paused comes before all that others sent meanwhile"
     assert max(mine) < max(waiting), "the batch lost its share"
     assert mine == sorted(mine)
@@ -370,3 +374,69 @@ def test_a_picture_that_comes_while_its_batch_is_sealed_is_in_it_or_refused_and_
         assert {code(answer) for answer in answers if answer.status_code != 202} <= {"batch_not_open"}, round_
         assert house.ports.batches.counts([batch])[batch] == Counts(waiting=1 + len(accepted))
         assert seen(house, batch)["state"] == "running"
+
+
+def test_what_is_refused_when_it_is_sent_is_a_failed_item_of_its_batch_until_it_is_sent_well(house: House) -> None:
+    batch = opened(house)
+    sent(house, batch, "good.png")
+    for path, data, expected in (("torn.png", png()[:-9], "image_truncated"), ("text.jpg", b"hello", "unsupported_format")):
+        assert code(house.restore(data, batch=batch, path=path)) == expected
+        assert code(house.restore(data, batch=batch, path=path)) == expected, "the same again is the same item"
+    assert code(house.restore(b"hello", batch=batch, path="good.png")) == "unsupported_format"
+    assert told(house, batch) == {"total": 3, "waiting": 1, "failed": 2}, "what is a job stays one"
+    items = {item["path"]: item for item in house.get(f"{URL}/{batch}/items?state=failed").json["items"]}
+    assert {path: (item["job"], item["error"]["code"], item["links"]) for path, item in items.items()} == {
+        "torn.png": (None, "image_truncated", {}), "text.jpg": (None, "unsupported_format", {}),
+    }  # fmt: skip
+    rows = {row["path"]: row for row in map(json.loads, house.get(f"{URL}/{batch}/manifest").text.splitlines())}
+    assert (rows["text.jpg"]["state"], rows["text.jpg"]["job"], rows["text.jpg"]["error"]) == ("failed", None, "unsupported_format")
+    assert rows["text.jpg"]["sha256_in"] == hashlib.sha256(b"hello").hexdigest()
+    assert "text.jpg" in house.get(f"{URL}/{batch}/manifest?format=csv").text
+    sent(house, batch, "torn.png")
+    assert told(house, batch) == {"total": 3, "waiting": 2, "failed": 1}
+    assert code(house.restore(b"hello", batch=str(uuid.uuid4()), path="x")) == "batch_not_found"
+    only_bad = opened(house)
+    house.restore(b"hello", batch=only_bad, path="x")
+    assert move(house, only_bad, "seal").json["state"] == "completed_with_errors"
+
+
+def test_all_that_failed_in_a_batch_is_done_again_at_once(house: House) -> None:
+    batch = opened(house)
+    jobs = sent(house, batch, "a", "b", "c")
+    house.restore(b"hello", batch=batch, path="refused")
+    move(house, batch, "seal")
+    house.fail(jobs[0].id)
+    house.fail(jobs[1].id)
+    house.succeed(jobs[2].id)
+    house.ports.batches.finish()
+    assert seen(house, batch)["links"]["retry"]
+    answer = move(house, batch, "retry")
+    assert (answer.status_code, answer.json["state"]) == (200, "running")
+    wiring.work(worker_of(house))
+    house.ports.batches.finish()
+    assert told(house, batch) == {"total": 4, "succeeded": 3, "failed": 1}, "what was refused must be sent again"
+    assert seen(house, batch)["state"] == "completed_with_errors"
+    rows = {row["path"]: row for row in map(json.loads, house.get(f"{URL}/{batch}/manifest").text.splitlines())}
+    assert rows["a"]["job"] != jobs[0].id
+    assert house.job(rows["a"]["job"]).retry_of == jobs[0].id
+    house.delete(f"/v1/jobs/{jobs[0].id}")
+    assert house.get(f"/v1/jobs/{rows['a']['job']}/result").status_code == 200, "it has a copy of its own of what was sent"
+    canceled = opened(house)
+    move(house, canceled, "cancel")
+    assert move(house, canceled, "retry").status_code == 200, "nothing failed in it"
+
+
+def test_a_batch_tells_how_fast_it_is_and_how_long_it_will_take(house: House) -> None:
+    batch = opened(house)
+    jobs = sent(house, batch, *"abcdef")
+    assert (seen(house, batch)["rate_per_s"], seen(house, batch)["eta_s"]) == (None, None)
+    for number, job in enumerate(jobs[:3]):
+        house.succeed(job.id)
+        with house.engine.begin() as connection:  # half a second after the one before
+            later = batches_table.c.created_at + 1 + 500 * number
+            ended = select(later).where(batches_table.c.id == batch).scalar_subquery()
+            connection.execute(update(jobs_table).where(jobs_table.c.id == job.id).values(finished_at=ended))
+    assert (seen(house, batch)["rate_per_s"], seen(house, batch)["eta_s"]) == (2.0, 1.5)
+    for job in jobs[3:]:
+        house.post(f"/v1/jobs/{job.id}/cancel")
+    assert seen(house, batch)["eta_s"] is None

@@ -316,7 +316,7 @@ def test_after_a_cancel_no_stage_begins(house: House, tmp_path: Path, monkeypatc
         watched(owner, name)
     part, mask = saved(image(noise(20, 20, 3))), saved(image(drawn(20, 20, (1, 2, 1, 2))))
     ports = wiring.ports(tmp_path)
-    committer = Committer(ports.jobs, ports.blobs)
+    committer = Committer(ports.jobs, ports.blobs, ports.outputs)
     committer.start()
     for canceled_in in range(17, 0, -1):  # of 16: first in none, then in the last one, in the one before, …
         files = {name: (io.BytesIO(data), name) for name, data in (("image", part), ("reference", part), ("mask", mask))}

@@ -12,11 +12,15 @@ from PIL import Image
 from sqlalchemy.exc import OperationalError
 from uuid_utils import uuid7
 
+from shared.batches.store import Batches
+from shared.bells.memory import MemoryRinger
 from shared.blobs.local import LocalBlobs
 from shared.blobs.store import Blobs, Draft
 from shared.database.engine import open_database
 from shared.database.migration import migrate
 from shared.errors import Outcome
+from shared.folders.outputs import Outputs
+from shared.folders.roots import Roots
 from shared.jobs.job import Job, Kind, Lane, NewJob, blob_key
 from shared.jobs.store import Jobs
 from shared.models import registry
@@ -88,9 +92,10 @@ def ports(home: Path, network: Network | None = None, lease_seconds: float = 30)
     blobs = LocalBlobs(settings.blobs)
     artifacts = Artifacts(Models(engine), blobs, settings.models)
     executor = Fitting(Running(network or Identity()))
+    jobs = Jobs(engine, lease_seconds)
     return Ports(
-        settings, Jobs(engine, lease_seconds), Workers(engine, lease_seconds), blobs, artifacts,
-        Networks(executor, artifacts.folder, CALL_BYTES),
+        settings, jobs, Workers(engine, lease_seconds), Batches(engine, jobs), blobs, Outputs(Roots.of(settings)), MemoryRinger(),
+        artifacts, Networks(executor, artifacts.folder, CALL_BYTES),
     )  # fmt: skip
 
 
@@ -142,7 +147,7 @@ def submit_bytes(
 def work(ports: Ports, budget_pixels: int = 50_000_000, lanes: Sequence[Lane] = (Lane.INTERACTIVE, Lane.BULK)) -> None:
     """One worker's stretch of work: until nothing is due."""
     keeper = Keeper(ports.jobs, ports.settings.renew_seconds)
-    committer = Committer(ports.jobs, ports.blobs)
+    committer = Committer(ports.jobs, ports.blobs, ports.outputs)
     keeper.start()
     committer.start()
     try:

@@ -11,6 +11,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from shared.blobs.memory import MemoryBlobs
+from shared.folders.outputs import Outputs
+from shared.folders.roots import Roots
 from shared.jobs.job import Job, Lane, State, Success, blob_key, result_part
 from shared.jobs.store import Jobs
 from tests.conftest import MakesJobs
@@ -88,7 +90,7 @@ def recording(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> Recording:
 @pytest.fixture
 def together(recording: Recording, blobs: MemoryBlobs) -> Iterator[Callable[[Sequence[Success]], list[bool]]]:
     """All of them finish before the committer first looks; what each was told."""
-    committer = Committer(recording, blobs)
+    committer = Committer(recording, blobs, Outputs(Roots()))
 
     def commit(group: Sequence[Success]) -> list[bool]:
         answers = [told(partial(committer.succeed, success)) for success in group]
@@ -138,7 +140,7 @@ def test_an_attempt_that_is_no_longer_ours_is_told_so_and_its_neighbours_succeed
 
 def test_a_result_that_is_not_there_fails_alone(together: Together, recording: Recording, blobs: MemoryBlobs, finish: Finish) -> None:
     bad, good = finish(), finish()
-    blobs.delete(bad.result_key)
+    blobs.delete(bad.result_key or "")
     with pytest.raises(FileNotFoundError):
         together([bad, good])
     eventually("the neighbour succeeded", lambda: state(recording, good.job) is State.SUCCEEDED)
@@ -196,7 +198,7 @@ def test_after_a_lost_answer_a_success_of_the_attempt_that_followed_is_not_ours(
 
 
 def test_what_waits_when_the_worker_stops_is_committed_first(recording: Recording, blobs: MemoryBlobs, finish: Finish) -> None:
-    committer = Committer(recording, blobs)
+    committer = Committer(recording, blobs, Outputs(Roots()))
     success = finish()
     answer = told(lambda: committer.succeed(success))
     eventually("it waits", lambda: committer._finished.qsize() == 1)

@@ -52,7 +52,7 @@ class Gate(wiring.Identity):
 
 def loop_of(ports: Ports, budget_pixels: int = 10_000_000) -> tuple[Loop, Keeper, Callable[[], None]]:
     kept = Keeper(ports.jobs, 10)
-    committer = Committer(ports.jobs, ports.blobs)
+    committer = Committer(ports.jobs, ports.blobs, ports.outputs)
     committer.start()
     return (
         Loop(ports, kept, committer, "tests:1", (Lane.INTERACTIVE, Lane.BULK), budget_pixels, ports.settings.workers),
@@ -449,7 +449,7 @@ def test_a_picture_canceled_while_others_have_the_device_never_gets_it(tmp_path:
     job = wiring.submit(ports, picture())
     (claimed,) = ports.jobs.claim("tests:1", [Lane.INTERACTIVE], 1_000_000, idle=True)
     held = Held(claimed)
-    committer = Committer(ports.jobs, ports.blobs)
+    committer = Committer(ports.jobs, ports.blobs, ports.outputs)
     with ports.networks.device:
         working = threading.Thread(target=restore, args=[held, ports, committer], daemon=True)
         working.start()

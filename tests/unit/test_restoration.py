@@ -78,7 +78,7 @@ def test_after_a_cancel_no_tile_begins_and_nothing_is_stored(tmp_path: Path) -> 
     wiring.submit(ports, np.full((2300, 1900, 3), 90, np.uint8))  # more than 4 Mpx: tiles
     (job,) = ports.jobs.claim("tests:1", [Lane.INTERACTIVE], 10**9, idle=True)
     network.held = Held(job)
-    committer = Committer(ports.jobs, ports.blobs)
+    committer = Committer(ports.jobs, ports.blobs, ports.outputs)
     committer.start()
     restore(network.held, ports, committer)
     committer.stop()
@@ -110,7 +110,7 @@ def test_the_best_speed_sees_a_picture_eight_times_costs_as_much_and_stops_betwe
     assert best.seen_pixels == 8 * normal.seen_pixels
     assert normal.turn - best.turn == pytest.approx(normal.pixels / 1e6 + 0.01), "the turn of the next does not follow its cost"
     assert best.turn == pytest.approx(8 * best.pixels / 1e6 + 0.01)
-    committer = Committer(ports.jobs, ports.blobs)
+    committer = Committer(ports.jobs, ports.blobs, ports.outputs)
     committer.start()
     for job in ports.jobs.claim("tests:1", [Lane.INTERACTIVE], 10**9, idle=True)[:1]:
         network.held = Held(job)

@@ -12,11 +12,15 @@ from shared.bells.ringer import BackgroundRinger
 from shared.blobs.local import LocalBlobs
 from shared.blobs.store import Blobs
 from shared.database.engine import open_database
+from shared.folders.outputs import Outputs
+from shared.folders.publishing import publish_left
+from shared.folders.roots import Roots
 from shared.jobs.store import Jobs
 from shared.models.store import Models
 from shared.settings import Settings
 from worker.upkeep.expirer import expire
 from worker.upkeep.reaper import Reaper
+from worker.upkeep.resumer import resume_roomy
 from worker.upkeep.ringer import ring_again
 from worker.upkeep.sweeper import sweep
 
@@ -39,6 +43,7 @@ def main() -> None:
     jobs = Jobs(engine, chosen.lease_seconds)
     batches = Batches(engine, jobs)
     blobs = LocalBlobs(chosen.blobs)
+    outputs = Outputs(Roots.of(chosen))
     ringer = BackgroundRinger(lambda: CeleryRinger(celery_app(chosen.redis)))
     reaper = Reaper(jobs, chosen.lease_seconds, chosen.tick_seconds)
     threading.Thread(target=_sweep, args=[jobs, Models(engine), blobs, chosen, stopping], name="sweeper", daemon=True).start()
@@ -47,7 +52,10 @@ def main() -> None:
             reaper.reap()
             ring_again(jobs, ringer, 2 * chosen.tick_seconds)
             batches.seal_forgotten()
+            batches.fail_unlisted()
             batches.cancel_rest()
+            publish_left(jobs, outputs)
+            resume_roomy(batches, outputs.roots, chosen.min_free)
             batches.finish()
         except SQLAlchemyError as error:  # the database is away: the next round tries again
             events.emit("upkeep.failed", reason=f"{type(error).__name__}: {error}"[:300])

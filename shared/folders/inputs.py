@@ -1,0 +1,50 @@
+"""Pictures that are read where they lie. A job remembers how it found them; what changed since is not restored by accident."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+from shared.errors import Refused
+from shared.folders.folder import Folder
+from shared.folders.roots import Roots
+from shared.imaging import header
+
+CHUNK_BYTES = 1 << 20
+
+
+def described(folder: Folder, place: str, path: str, max_pixels: int) -> dict[str, Any]:
+    """What a job remembers of the picture at `path` below the folder `place`. Raises `Refused` for what its header shows."""
+    with folder.file(path) as file:
+        found = os.fstat(file.fileno())
+        known = header.read(file, found.st_size, max_pixels)
+    return {
+        "name": path.rsplit("/", 1)[-1], "bytes": found.st_size, "sha256": None, "format": known.format, "width": known.width,
+        "height": known.height, "mode": known.mode, "bits": known.bits, "folder": place, "path": path, "mtime_ns": found.st_mtime_ns,
+        "inode": found.st_ino,
+    }  # fmt: skip
+
+
+@contextmanager
+def opened(roots: Roots, part: dict[str, Any]) -> Iterator[BinaryIO]:
+    """The file that a part of an input describes. Raises `Refused("file_changed")` if it is not as it was, before or afterwards."""
+    with roots.source(part["folder"]) as folder, folder.file(part["path"]) as file:
+        _check(file, part)
+        yield file
+        _check(file, part)
+
+
+def sha256(file: BinaryIO) -> str:
+    """Of all of it."""
+    file.seek(0)
+    hashed = hashlib.sha256()
+    while data := file.read(CHUNK_BYTES):
+        hashed.update(data)
+    return hashed.hexdigest()
+
+
+def _check(file: BinaryIO, part: dict[str, Any]) -> None:
+    found = os.fstat(file.fileno())
+    if (found.st_size, found.st_mtime_ns, found.st_ino) != (part["bytes"], part["mtime_ns"], part["inode"]):
+        raise Refused("file_changed")

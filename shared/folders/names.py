@@ -1,0 +1,38 @@
+"""Which files are pictures, by their names, and what their outputs are called. Paths are relative, with / between names."""
+
+from pathlib import PurePosixPath
+
+ENDINGS = {
+    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "png": (".png",),
+    "tiff": (".tif", ".tiff"),
+    "webp": (".webp",),
+    "bmp": (".bmp", ".dib"),
+}
+OURS = ".lacuna"  # how the names of our own files begin
+
+
+def is_picture(name: str) -> bool:
+    """Whether its name says so. `._scan.jpg` is what macOS leaves beside pictures on foreign disks."""
+    return not name.startswith(("._", OURS)) and any(name.lower().endswith(endings) for endings in ENDINGS.values())
+
+
+def output(path: str, before: str, after: str) -> str:
+    """Where the output of the picture at `path` goes: to the same path; with a new ending behind it, where the format changes."""
+    return path if before.lower() == after.lower() else path + ENDINGS[after.lower()][0]
+
+
+def part(job_id: str, token: int) -> str:
+    """What an output is called before it counts."""
+    return f"{OURS}-{job_id}.{token}.part"
+
+
+def beside(path: str, name: str) -> str:
+    """The file called `name` in the folder of `path`."""
+    folder = str(PurePosixPath(path).parent)
+    return name if folder == "." else f"{folder}/{name}"
+
+
+def told(path: str) -> str:
+    """A path as text: bytes that are no UTF-8 are written as they are escaped in Python."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")

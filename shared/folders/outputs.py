@@ -1,0 +1,152 @@
+"""Outputs in the user's own folders: written beside their place under a name of ours, and renamed once they count.
+
+An attempt writes `.lacuna-<job>.<token>.part`; the commit, which its token guards, says that it counts; then it is renamed. A lost
+attempt's part is never renamed by anybody. Who dies between commit and rename leaves it to upkeep.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from shared.errors import Refused
+from shared.folders import names
+from shared.folders.folder import Folder
+from shared.folders.roots import Roots
+from shared.jobs.job import Job
+
+
+@dataclass(frozen=True)
+class Published:
+    """An output in its place: of which job, where, and how the file can be known again."""
+
+    job: Job
+    place: str
+    size: int
+    mtime_ns: int
+
+
+class OutputDraft:
+    """As `shared.blobs.store.Draft`, but where a job's output will be."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._folder = folder
+        self._name = name
+        self._file = folder.new(name)
+        self._hash = hashlib.sha256()
+        self._placed = False
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        """Append. Raises OSError where there is no room."""
+        self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def sha256(self) -> str:
+        """Of all that was written."""
+        return self._hash.hexdigest()
+
+    def reader(self) -> BinaryIO:
+        """What was written, from its beginning."""
+        self._file.flush()
+        return self._folder.file(self._name)
+
+    def place(self, _key: str) -> None:
+        """It is whole, and stays."""
+        self._file.close()
+        self._placed = True
+
+    def discard(self) -> None:
+        """Remove it, unless it was placed; let the folder go."""
+        with self._folder:
+            if not self._placed:
+                with contextlib.suppress(OSError):  # the disk is full: what was not written yet is not wanted
+                    self._file.close()
+                self._folder.remove(self._name)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Of jobs whose `output` names a folder and a path in it."""
+
+    roots: Roots
+
+    def draft(self, job: Job) -> OutputDraft:
+        """A new part. Raises `Refused` output_exists where something else is in the way and may not be replaced."""
+        output = _output(job)
+        with self.roots.target(output["folder"]) as target:
+            if not output["overwrite"] and target.stat(output["path"]) is not None:
+                raise Refused("output_exists")
+            folder, _ = target.around(output["path"], make=True)
+        return OutputDraft(folder, names.part(job.id, job.token))
+
+    def free(self, job: Job) -> int:
+        """Bytes that may still be written where the output goes."""
+        with self.roots.target(_output(job)["folder"]) as target:
+            return target.free()
+
+    def sync(self, jobs: Iterable[Job]) -> None:
+        """Make placed parts and their entries last."""
+        for folder, parts in self._by_folder(jobs).items():
+            with self._folder(folder) as held:
+                for job, _ in parts:
+                    with held.file(names.part(job.id, job.token)) as file:
+                        os.fsync(file.fileno())
+                held.sync()
+
+    def publish(self, jobs: Iterable[Job]) -> list[Published]:
+        """Rename the parts of committed jobs into their places; those that lie there now, also from before.
+
+        What is neither a part nor in its place was removed by somebody: it counts as published, and is not among them.
+        Raises OSError, `Refused`.
+        """
+        published = []
+        for folder, parts in self._by_folder(jobs).items():
+            try:
+                held = self._folder(folder)
+            except Refused as refused:
+                if refused.code == "folder_not_found":  # removed with all that was in it
+                    continue
+                raise
+            with held:
+                for job, name in parts:
+                    with contextlib.suppress(FileNotFoundError):  # renamed already, by who died then, or by upkeep just now
+                        held.rename(names.part(job.id, job.token), name)
+                    found = held.stat(name)
+                    if found is not None and job.result is not None and found.st_size == job.result["bytes"]:
+                        place = f"{_output(job)['folder']}/{_output(job)['path']}"
+                        published.append(Published(job, place, found.st_size, found.st_mtime_ns))
+                held.sync()
+        return published
+
+    def open(self, job: Job) -> BinaryIO:
+        """The output of a job that succeeded, also just before it is renamed. Raises `Refused`, if it is not there any more."""
+        output = _output(job)
+        with self.roots.target(output["folder"]) as target:
+            try:
+                return target.file(output["path"])
+            except Refused:
+                return target.file(names.beside(output["path"], names.part(job.id, job.token)))
+
+    def _folder(self, place: tuple[str, tuple[str, ...]]) -> Folder:
+        root, inner = place
+        with self.roots.target(root) as target:
+            return target.below(inner)
+
+    @staticmethod
+    def _by_folder(jobs: Iterable[Job]) -> dict[tuple[str, tuple[str, ...]], list[tuple[Job, str]]]:
+        found: dict[tuple[str, tuple[str, ...]], list[tuple[Job, str]]] = {}
+        for job in jobs:
+            *folders, name = _output(job)["path"].split("/")
+            found.setdefault((_output(job)["folder"], tuple(folders)), []).append((job, name))
+        return found
+
+
+def _output(job: Job) -> dict[str, Any]:
+    if job.output is None:
+        raise ValueError(f"job {job.id} has no output")
+    return job.output

@@ -1,0 +1,299 @@
+"""One attempt at listing a folder: every picture below it becomes a job of its batch, all else is noted.
+
+It may die anywhere: the next attempt leaves what was found already. Without a batch it only counts: a dry run.
+"""
+
+import errno
+import fnmatch
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from uuid_utils import uuid7
+
+from shared import events
+from shared.batches.batch import Noted
+from shared.errors import CODES, LacunaError, Refused, Transient
+from shared.folders import inputs, names
+from shared.folders import order as orders
+from shared.folders.folder import Entry, Folder
+from shared.folders.order import FolderOrder
+from shared.jobs.job import Job, Kind, Lane, NewJob, Success, cost_mpx
+from worker.committer import Committer
+from worker.ending import end
+from worker.keeper import Held, LeaseLost
+from worker.patience import until_answered
+from worker.wiring import Ports
+
+LISTING_SECONDS = 6 * 3600.0
+CHUNK = 500  # files that become rows together
+BELLS = 16  # enough to wake every thread of a worker
+GROWS = {"png": 6, "tiff": 6, "bmp": 12}  # about how much larger a JPEG or WebP becomes
+
+
+def list_folder(held: Held, ports: Ports, committer: Committer) -> None:
+    """Look how much there is, then make jobs of it. The row of the batch follows."""
+    job = held.job
+    began = time.monotonic()
+    held.begin(LISTING_SECONDS)
+    try:
+        with ExitStack() as opened:
+            listing = Listing.open(held, ports, opened)
+            files = listing.survey()
+            report = Report()
+            for chunk in _chunks(listing.found(), CHUNK):
+                report.count(chunk)
+                held.progress(min(report.files, files), files)
+                if job.batch_id is not None:
+                    accept(held, ports, chunk, ring=report.files <= CHUNK)
+            told = report.told(job, ports, listing.target.free(), began)
+        if job.batch_id is not None:
+            batch_id = job.batch_id
+            until_answered(lambda: ports.batches.listed(batch_id))
+            events.emit("batch.listed", batch_id=batch_id, files=report.files, pixels=report.pixels)
+        held.conclude()
+        committer.succeed(Success(job, told, None, [], units=max(report.files, 1)))
+    except LeaseLost:
+        events.emit("job.lost", job_id=job.id, token=job.token)
+    except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
+        end(held, ports, error)
+        until_answered(ports.batches.fail_unlisted)
+
+
+@dataclass
+class Report:
+    """What there is to do."""
+
+    files: int = 0
+    pictures: int = 0
+    pixels: int = 0
+    bytes: int = 0
+    skipped: int = 0
+    failed: int = 0
+    ignored: int = 0
+    mpx: float = 0.0
+
+    def count(self, chunk: "list[NewJob | Noted]") -> None:
+        """These too."""
+        for found in chunk:
+            self.files += 1
+            if isinstance(found, Noted):
+                setattr(self, found.state, getattr(self, found.state) + 1)
+            else:
+                self.pictures += 1
+                self.pixels += found.pixels
+                self.bytes += found.input["bytes"]
+                self.mpx += cost_mpx(found.pixels, found.params)
+
+    def told(self, job: Job, ports: Ports, free: int, began: float) -> dict[str, Any]:
+        """As the job's result. `restoring_s` is what one worker will take, None while its model's rate is unknown."""
+        rate = until_answered(ports.jobs.load).rates.get((job.model_name, job.model_version))
+        return {
+            "files": self.files, "pictures": self.pictures, "pixels": self.pixels, "bytes": self.bytes, "skipped": self.skipped,
+            "failed": self.failed, "ignored": self.ignored, "restoring_s": None if rate is None else round(self.mpx * rate, 1),
+            "free": free, "seconds": round(time.monotonic() - began, 3),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A folder that is gone through, with the folders beside it that its order names."""
+
+    held: Held
+    ports: Ports
+    order: FolderOrder
+    source: Folder
+    target: Folder
+    mask: dict[str, Any] | None
+    masks: Folder | None
+    references: Folder | None
+
+    @classmethod
+    def open(cls, held: Held, ports: Ports, opened: ExitStack) -> "Listing":
+        """Raises `Refused` where a folder, or the one mask, is not there or not allowed."""
+        order, roots = FolderOrder(**held.job.input["order"]), ports.outputs.roots
+        source, target = opened.enter_context(roots.source(order.folder)), opened.enter_context(roots.target(order.out))
+        masks = None if order.masks is None else opened.enter_context(roots.source(order.masks))
+        references = None if order.references is None else opened.enter_context(roots.source(order.references))
+        mask = None
+        if order.mask is not None:
+            place = PurePosixPath(order.mask)
+            with roots.source(str(place.parent)) as folder:
+                mask = inputs.described(folder, str(place.parent), place.name, ports.settings.max_pixels)
+        return cls(held, ports, order, source, target, mask, masks, references)
+
+    def survey(self) -> int:
+        """How many files there are.
+
+        Raises `Refused` folder_empty, disk_too_small, too_many_jobs.
+        """
+        files, pictures, size = 0, 0, 0
+        wanted = self.held.job.params["format"]
+        for number, entry in enumerate(self.source.walk()):
+            if number % CHUNK == 0:
+                self.held.check()
+            files += 1
+            if entry.stat is None or not self._is_wanted(entry.path):
+                continue
+            pictures += 1
+            if wanted != "keep" or self.target.stat(entry.path) is None:
+                grows = GROWS.get(wanted, 1) if entry.path.lower().endswith(_LOSSY) else 1
+                size += entry.stat.st_size * grows
+        if not pictures:
+            raise Refused("folder_empty")
+        if self.held.job.batch_id is not None:
+            self._check_room(pictures, size)
+        return files
+
+    def _check_room(self, pictures: int, size: int) -> None:
+        settings, owner = self.ports.settings, self.held.job.owner_id
+        room = self.target.free() - settings.min_free
+        if size > room:
+            raise Refused("disk_too_small", f"They take about {size / 1e9:.1f} GB, and {max(room, 0) / 1e9:.1f} GB may be used there.")
+        if until_answered(lambda: self.ports.jobs.unfinished(owner, settings.max_queued)) + pictures > settings.max_queued:
+            raise Refused("too_many_jobs")
+
+    def at(self, path: str) -> "NewJob | Noted":
+        """The file there, whether its output is there or not."""
+        try:
+            return self._look(Entry(path, self.source.stat(path)))
+        except Refused as refused:
+            return Noted(path, "failed", _error(refused))
+
+    def found(self) -> "Iterator[NewJob | Noted]":
+        """Each file once: the job that it becomes, or why it becomes none."""
+        for entries in _chunks(self.source.walk(), CHUNK):
+            looked = [self._look(entry) for entry in entries]
+            places = [self._place(found) for found in looked if isinstance(found, NewJob)]
+            known = until_answered(lambda places=places: self.ports.batches.known_outputs(places))  # type: ignore[misc]
+            for found in looked:
+                yield found if isinstance(found, Noted) else self._unless_done(found, known.get(self._place(found)))
+
+    def _look(self, entry: Entry) -> NewJob | Noted:
+        path = names.told(entry.path)
+        if entry.error is not None:
+            return Noted(path, "failed", _error(_unreadable(entry.error)))
+        if entry.stat is None or not self._is_wanted(entry.path):
+            return Noted(path, "ignored", bytes=None if entry.stat is None else entry.stat.st_size, note="no_picture")
+        try:
+            if path != entry.path:
+                raise Refused("name_not_utf8")
+            return self._job(path)
+        except Refused as refused:
+            return Noted(path, "failed", _error(refused), entry.stat.st_size)
+        except OSError as error:
+            return Noted(path, "failed", _error(_unreadable(error)), entry.stat.st_size)
+
+    def _job(self, path: str) -> NewJob:
+        """The job of the picture there. Raises `Refused` for what its header shows, and for what belongs to it and is not there."""
+        listing, max_pixels = self.held.job, self.ports.settings.max_pixels
+        described = inputs.described(self.source, self.order.folder, path, max_pixels)
+        parts = {}
+        if listing.task == "inpaint":
+            parts["mask"] = self.mask or self._beside("mask", self.masks, self.order.masks, path)
+        if self.references is not None:
+            parts["reference"] = self._beside("reference", self.references, self.order.references, path)
+        output = orders.output(listing, described | parts, self.order.out, self.order.overwrite)
+        if output["path"] != path and self.source.stat(output["path"]) is not None:
+            raise Refused("output_taken", f"Its output and that of {output['path']} would have the same name.")
+        return NewJob(
+            id=str(uuid7()),
+            owner_id=listing.owner_id,
+            kind=Kind.RESTORE,
+            lane=Lane(self.order.lane),
+            task=listing.task,
+            model_name=listing.model_name,
+            model_version=listing.model_version,
+            input=described | parts,
+            params=listing.params,
+            pixels=described["width"] * described["height"],
+            max_attempts=listing.max_attempts,
+            request_id=listing.request_id,
+            label=listing.label,
+            batch_id=listing.batch_id,
+            path=path,
+            output=output,
+        )
+
+    def _beside(self, name: str, folder: Folder | None, place: str | None, path: str) -> dict[str, Any]:
+        """The mask or reference of a picture."""
+        found = None if folder is None else folder.alike(path)
+        if folder is None or place is None or found is None:
+            raise Refused(f"{name}_missing", f"There is no {name} of that name.")
+        try:
+            return inputs.described(folder, place, found, self.ports.settings.max_pixels)
+        except Refused as refused:
+            raise refused.of(name) from refused
+
+    def _unless_done(self, new: NewJob, known: Any) -> NewJob | Noted:
+        """Or why it is passed over: it was done before, from the same and in the same way; or something else is in the way."""
+        there = self.target.stat((new.output or {})["path"])
+        if there is None:
+            return new
+        size = new.input["bytes"]
+        if known is not None and known.asked == (new.output or {})["asked"] and self._stands(new, known, there) and self._same(new, known):
+            return Noted(new.path or "", "skipped", None, size, known.source_sha256, "done_before")
+        return new if self.order.overwrite else Noted(new.path or "", "skipped", None, size, note="output_exists")
+
+    def _stands(self, new: NewJob, known: Any, there: Any) -> bool:
+        """Whether the output is as it was published."""
+        if self.order.verify:
+            with self.target.file((new.output or {})["path"]) as file:
+                return bool(inputs.sha256(file) == known.sha256)
+        return bool((there.st_size, there.st_mtime_ns) == (known.size, known.mtime_ns))
+
+    def _same(self, new: NewJob, known: Any) -> bool:
+        """Whether the picture is the one that it was restored from, by its times, else by its contents."""
+        found = new.input
+        times = (f"{found['folder']}/{found['path']}", found["bytes"], found["mtime_ns"], found["inode"])
+        if not self.order.verify and times == (known.source, known.source_size, known.source_mtime_ns, known.source_inode):
+            return True
+        if found["bytes"] != known.source_size:
+            return False
+        with self.source.file(found["path"]) as file:
+            return bool(inputs.sha256(file) == known.source_sha256)
+
+    def _place(self, new: NewJob) -> str:
+        return f"{self.order.out}/{(new.output or {})['path']}"
+
+    def _is_wanted(self, path: str) -> bool:
+        pattern = self.order.pattern
+        return names.is_picture(path.rsplit("/", 1)[-1]) and (pattern is None or fnmatch.fnmatchcase(path, pattern))
+
+
+def accept(held: Held, ports: Ports, chunk: "list[NewJob | Noted]", ring: bool) -> None:
+    """Rows, then bells: the first wake every thread, which then find the others."""
+    job = held.job
+    news, noted = [found for found in chunk if isinstance(found, NewJob)], [found for found in chunk if isinstance(found, Noted)]
+    until_answered(lambda: ports.batches.note_found(job, noted))
+    if news and until_answered(lambda: ports.jobs.accept_found(job, news)) < 0:
+        raise LeaseLost
+    for new in news[:BELLS] if ring else []:
+        ports.ringer.ring(new.lane, new.id)
+
+
+def _chunks(found: Any, size: int) -> Iterator[list[Any]]:
+    chunk = []
+    for each in found:
+        chunk.append(each)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+_LOSSY = tuple(ending for name in ("jpeg", "webp") for ending in names.ENDINGS[name])
+
+
+def _unreadable(error: OSError) -> Refused:
+    """A sentence without the place that the system names."""
+    return Refused("link_refused" if error.errno == errno.ELOOP else "file_unreadable", f"The system says: {error.strerror or 'no'}.")
+
+
+def _error(refused: LacunaError) -> dict[str, Any]:
+    """As an item shows it."""
+    return {"code": refused.code, "title": CODES[refused.code].title, "detail": refused.detail, "retryable": isinstance(refused, Transient)}
