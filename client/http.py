@@ -33,7 +33,7 @@ Answer = TypeVar("Answer")
 FINAL = frozenset({"succeeded", "failed", "canceled"})
 MOVED = {  # the states that a move of a batch leads to
     "seal": ("running", "succeeded", "completed_with_errors"), "pause": ("paused",),
-    "resume": ("running", "succeeded", "completed_with_errors"), "cancel": ("canceled",),
+    "resume": ("running", "succeeded", "completed_with_errors"), "cancel": ("canceled",), "retry": (),
 }  # fmt: skip
 TRIES = 6  # with the pauses below: about eight seconds, longer than a restart of the server
 FIRST_PAUSE_S = 0.25  # doubled after each try
@@ -196,6 +196,11 @@ class Lacuna:
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         return self._persist(lambda: self._ask("POST", "/v1/batches", json=_given(label=label), headers=headers))
 
+    def start_folder(self, order: dict[str, Any]) -> Any:
+        """Has a folder of the server's machine restored: `folder`, `out` and what else the API takes. The batch; a dry run's job."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return self._persist(lambda: self._ask("POST", "/v1/batches", json=order, headers=headers))
+
     def batch(self, batch_id: str) -> Batch:
         """One batch, with its counts."""
         return self._persist(lambda: self._ask("GET", _batch_url(batch_id)))
@@ -215,7 +220,7 @@ class Lacuna:
             params |= {"cursor": page["next"]}
 
     def move_batch(self, batch_id: str, move: str) -> Batch:
-        """`seal`, `pause`, `resume` or `cancel`. Answers with the batch."""
+        """`seal`, `pause`, `resume`, `cancel` or `retry`. Answers with the batch."""
         url = f"{_batch_url(batch_id)}/{move}"
         return self._persist(lambda: self._ask("POST", url), lambda: self._move_again(batch_id, move))
 
