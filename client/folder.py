@@ -122,6 +122,7 @@ class FolderRun:
         _check_places(self.order.source, self.order.out)
         self._record = Record(self.order.out)
         try:
+            self._tidy()
             self.tally.total = sum(1 for _ in walk(self.order.source, self._ignore))
             self._screen.began(self.tally)
             self._work()
@@ -134,6 +135,12 @@ class FolderRun:
         if self._end is not None:
             raise self._end
         return self.tally
+
+    def _tidy(self) -> None:
+        """Take away what a killed forerunner had fetched a part of: that file may never be fetched again."""
+        for output in self._record.placed():
+            with contextlib.suppress(OSError):
+                self._part(output).unlink()
 
     def _ignore(self, _: str) -> None:
         self.tally.ignored += 1
@@ -322,9 +329,13 @@ class FolderRun:
         if taken_by is not None:
             raise ClientError("output_taken", f"{told} is the output of {taken_by}", "Restore one of them into another folder.")
         output.parent.mkdir(parents=True, exist_ok=True)
-        self._lacuna.download(job, output)
+        self._lacuna.download(job, output, part=self._part(told))
         self._record.done(found.path, output.lstat())
         return Ended(found.path, "restored", output, job)
+
+    def _part(self, output: Path) -> Path:
+        """What an output is until it is whole: the same for the same output, of which only one run fetches one at a time."""
+        return (self.order.out / output).with_name(f"{OURS}-{hashlib.sha256(os.fsencode(output)).hexdigest()[:32]}.part")
 
 
 @dataclass(frozen=True)

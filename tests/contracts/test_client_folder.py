@@ -295,6 +295,21 @@ def test_a_run_that_was_killed_goes_on_and_restores_each_file_once(served: Serve
     assert contents(out) == contents(undisturbed)
 
 
+def test_a_run_that_was_killed_in_a_download_leaves_no_part_of_a_file_behind(served: Served, tmp_path: Path) -> None:
+    source, out = tmp_path / "one", tmp_path / "out"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub/a.png").write_bytes(saved(image(noise(20, 30, 3))))
+    killed = "import os, signal; os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL); from client.cli import main; main()"
+    command = [sys.executable, "-c", killed, "--server", served.url, "folder", str(source), str(out)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    (left,) = files(out)
+    assert left.startswith("sub/.lacuna-"), "it was not killed in the download: this test shows nothing"
+    (source / "sub/a.png").rename(source / "b.png")  # so that nobody fetches the same again
+    ran = served.run("folder", str(source), str(out))
+    assert ran.exit_code == 0, ran.output
+    assert files(out) == ["b.png"]
+
+
 def test_an_output_that_got_there_just_before_the_kill_is_known_by_its_bytes(served: Served, source: Path) -> None:
     out = source.parent / "out"
     served.run("folder", str(source), str(out))
@@ -353,10 +368,10 @@ def test_a_full_disk_is_waited_for_and_nothing_is_restored_twice(served: Served,
     monkeypatch.setattr(folder_module, "PAUSE_S", 0.05)
     download, full = Lacuna.download, iter([True] * 10)
 
-    def downloaded(self: Lacuna, job: Any, path: Path) -> None:
+    def downloaded(self: Lacuna, job: Any, path: Path, **how: Any) -> None:
         if next(full, False):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        download(self, job, path)
+        download(self, job, path, **how)
 
     monkeypatch.setattr(Lacuna, "download", downloaded)
     ran = served.run("folder", str(source), str(source.parent / "out"))
@@ -370,7 +385,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_restored_twice(served: Served,
 def test_what_nobody_foresaw_ends_the_run_and_is_not_taken_for_its_end(
     served: Served, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(Lacuna, "download", broken)
