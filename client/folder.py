@@ -30,6 +30,7 @@ POLL_S = 2  # how long Ctrl-C may take
 MOST_ANEW = 3  # that one file is sent in one run
 GONE = frozenset({"job_not_found", "result_expired"})  # of what was sent before: it is sent anew
 PASSING = frozenset({429, 502, 503, 504})  # it has no room now, or something before it cannot reach it
+RECEIVED = "idempotency_in_progress"  # by an API that died: for a minute nobody else may take its place
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 OVER = frozenset({"batch_state", "batch_not_found"})  # somebody sealed it, or canceled it at the end
 CLOSED = frozenset({"batch_not_open", "path_taken", "batch_not_found"})
@@ -217,7 +218,7 @@ class FolderRun:
                     anew += 1
                 elif isinstance(error, UnexpectedAnswer) and error.status not in PASSING:
                     self._give_up(error)
-                elif isinstance(error, ServerUnreachable) or error.status in PASSING:
+                elif isinstance(error, ServerUnreachable) or error.status in PASSING or error.code == RECEIVED:
                     self._wait(error)
                 else:
                     return Ended(found.path, "failed", error=error)

@@ -347,15 +347,24 @@ def test_a_file_that_changed_between_two_halves_of_a_run_is_restored_as_it_is_no
         assert restored.size == (35, 25)
 
 
-def test_a_server_that_is_away_for_a_while_is_waited_for(served: Served, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("503 Service Unavailable", "shutting_down"),
+        ("409 Conflict", "idempotency_in_progress"),  # for a minute after the API died that was receiving it
+    ],
+)
+def test_a_server_that_is_away_for_a_while_is_waited_for(
+    served: Served, source: Path, monkeypatch: pytest.MonkeyPatch, status: str, code: str
+) -> None:
     monkeypatch.setattr(folder_module, "PAUSE_S", 0.05)
     monkeypatch.setattr("client.http.TRIES", 1)
     application, away = served.house.app.wsgi_app, iter([False] * 4 + [True] * 12)
 
     def flapping(environ: Any, start: Any) -> Any:
         if next(away, False):
-            start("503 Service Unavailable", [("Content-Type", "application/problem+json"), ("Retry-After", "0")])
-            return [json.dumps({"code": "shutting_down", "title": "It stops", "detail": "Try again.", "status": 503}).encode()]
+            start(status, [("Content-Type", "application/problem+json"), ("Retry-After", "0")])
+            return [json.dumps({"code": code, "title": "Not now", "detail": "Try again.", "status": int(status[:3])}).encode()]
         return application(environ, start)
 
     served.house.app.wsgi_app = flapping  # type: ignore[assignment, method-assign]
