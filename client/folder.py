@@ -213,8 +213,7 @@ class FolderRun:
                 if known and error.code in GONE:
                     self._record.forget(found.path)
                     anew += 1
-                elif known and error.code in CLOSED:
-                    self._leave_batch(error)
+                elif known and error.code in CLOSED:  # and it was left
                     anew += 1
                 elif isinstance(error, UnexpectedAnswer) and error.status not in PASSING:
                     self._give_up(error)
@@ -241,18 +240,15 @@ class FolderRun:
         if self._stopped.wait(PAUSE_S):
             raise Stopped
 
-    def _leave_batch(self, error: ClientError) -> None:
+    def _leave_batch(self, batch: str, error: ClientError) -> None:
         """Go on in another one: it was sealed, or holds an older state of a file. But a user who canceled it wants no more."""
         with self._beginning:
-            if self.batch is None:
+            if self.batch != batch:
                 return  # another thread left it just now
-            state = self._lacuna.batch(self.batch)["state"]
-            if state == "canceled":
+            if self._state(batch) == "canceled":
                 self._give_up(error)
-            if state == "open":
-                self._lacuna.move_batch(self.batch, "seal")
+            self._seal(batch)
             self.batch = None
-            self._record.begin(self._lacuna.base_url, self._asked, None)
 
     def _give_up(self, error: ClientError) -> None:
         self._end = error
@@ -295,7 +291,12 @@ class FolderRun:
         batch = self._batch()
         same = f"{batch}:{place}:{found.stat.st_size}:{found.stat.st_mtime_ns}:{self._asked}:{anew}"
         key = hashlib.sha256(same.encode()).hexdigest()
-        job = self._lacuna.restore(source, mask=mask, reference=reference, batch=batch, place=place, key=key, **self.order.fields)
+        try:
+            job = self._lacuna.restore(source, mask=mask, reference=reference, batch=batch, place=place, key=key, **self.order.fields)
+        except ProblemError as problem:
+            if problem.code in CLOSED:
+                self._leave_batch(batch, problem)
+            raise
         now = source.stat()
         if (now.st_size, now.st_mtime_ns) != (found.stat.st_size, found.stat.st_mtime_ns):
             raise ClientError("file_changed", f"{found.path} changed while it was read", "Run the command again when nobody writes to it.")
@@ -307,19 +308,20 @@ class FolderRun:
         with self._beginning:
             if self.batch is None:
                 before = self._record.batch(self._lacuna.base_url, self._asked)
-                self.batch = before if before is not None and self._is_open(before) else None
+                self.batch = before if before is not None and self._state(before) == "open" else None
             if self.batch is None:
                 self.batch = str(self._lacuna.create_batch(self.order.fields.get("label"))["id"])
                 self._record.begin(self._lacuna.base_url, self._asked, self.batch)
             return self.batch
 
-    def _is_open(self, batch: str) -> bool:
+    def _state(self, batch: str) -> str | None:
+        """None: there is no such batch."""
         try:
-            return bool(self._lacuna.batch(batch)["state"] == "open")
+            return str(self._lacuna.batch(batch)["state"])
         except ProblemError as problem:
             if problem.code != "batch_not_found":
                 raise
-            return False
+            return None
 
     def _fetched(self, found: "Found", place: Path, job: Job) -> Ended:
         told = named_as(Path(found.path), told_change(job["input"]["format"], job["result"]["type"]))

@@ -265,6 +265,25 @@ def test_a_user_who_cancels_the_batch_ends_the_run(served: Served, source: Path)
     assert files(source.parent / "out") == []
 
 
+def test_a_batch_that_somebody_sealed_is_left_for_one_other(served: Served, source: Path) -> None:
+    for number in range(34):
+        (source / f"{number:02}.png").write_bytes(saved(image(noise(20, 31 + number, 3))))
+    served.working.clear()
+    ended: list[Result] = []
+    running = threading.Thread(target=lambda: ended.append(served.run("folder", str(source), str(source.parent / "out"))))
+    running.start()
+    eventually("all threads wait", lambda: served.posts >= folder_module.IN_FLIGHT)
+    (batch,) = served.house.get("/v1/batches").json["items"]
+    eventually("all are there", lambda: served.house.get(f"/v1/batches/{batch['id']}").json["counts"]["total"] == folder_module.IN_FLIGHT)
+    assert served.house.post(f"/v1/batches/{batch['id']}/seal").status_code == 200
+    served.working.set()
+    running.join(60)
+    assert ended[0].exit_code == 0, ended[0].output
+    assert files(source.parent / "out") == pictures(source)
+    totals = [batch["counts"]["total"] for batch in served.house.get("/v1/batches").json["items"]]
+    assert totals == [32, 8], "several threads left it, and each left the next one too"
+
+
 def killed_in_mid_run(served: Served, source: Path, out: Path, sent: int) -> None:
     """A run of `lacuna folder` in a process of its own, that is killed when so many pictures were sent."""
     before = served.posts
