@@ -1,12 +1,13 @@
 """`make night`: a folder of real photos goes through while client, API, worker and Redis are killed at random.
 
 What comes out must be what an undisturbed run leaves: every file bit for bit, the manifest row for row, and nothing else.
-No part is replaced, and no time but that of leases and the like is scaled down.
+No part is replaced; leases and the like are shorter.
 """
 
 import contextlib
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,21 +28,21 @@ from client import record
 from shared.database.engine import READ_ONLY, open_database
 from shared.database.tables import jobs
 from shared.jobs.job import FINAL
-from tests.faults import tree
+from tests.faults import tree, wired
 from tests.faults.service import TIMES
-from tests.promises.programs import Home, eventually, home
+from tests.promises.programs import Home, eventually
 
 CLIENT = "client"
 PARTS = {  # what the command lines of their processes have, of which one is chosen
-    "API": (" -m gunicorn ",),
+    "API": (" gunicorn --config ",),
     "worker": (" worker.guardian worker", " worker.app worker"),
-    "Redis": (" -m server.leash ",),  # which holds it: Redis writes its title over its environment, by which ours are known
+    "Redis": (" server.leash ",),  # which holds it: Redis writes its title over its environment, by which ours are known
 }
 VICTIMS = (CLIENT, *PARTS)
 AWAY = 3  # the exit status of a client that no server answered
-LAST = 0.9  # of the jobs have ended when the last one is killed
+LEFT = 12  # jobs have not ended when the last one is killed
 COMPARED = ("state", "sha256_in", "sha256_out", "type", "error")  # of a row of a manifest
-SHOWN = 20  # differences of a kind
+SHOWN = 20  # differences
 
 Start = Callable[[Home, Path, Path], "subprocess.Popen[bytes]"]  # begins a run, or goes on with one: a program that ends with it
 Strike = tuple[int, str]  # when so many jobs have ended: who is killed
@@ -61,23 +63,27 @@ class Came:
     missed: Sequence[Strike] = ()  # that came too late
 
 
+class Hurried(Home):
+    """A home in which nobody waits a minute for a request whose API died: it is two seconds there."""
+
+    def argv(self, command: str) -> list[str]:
+        return wired.command("hurried", "server.cli", command)
+
+
 def lacuna_folder(lacuna: Home, source: Path, out: Path) -> "subprocess.Popen[bytes]":
-    """The command, as a user starts it, again and again. What it says lies beside `out`, the last one's by itself."""
+    """The command, as a user starts it, again and again. What the last one said lies beside `out`."""
     program = [sys.executable, "-c", "from client.cli import main; main()", "--server", f"http://{lacuna.address}"]
-    said = out.parent / "said"
-    if said.exists():
-        with (out.parent / "said before").open("ab") as before:
-            before.write(said.read_bytes())
-    with said.open("wb") as log, (out.parent / "client.log").open("ab") as errors:
-        process = subprocess.Popen([*program, "folder", str(source), str(out), "--json"], env=lacuna.environ, stdout=log, stderr=errors)
+    with (out.parent / "said").open("wb") as said, (out.parent / "client.log").open("ab") as log:
+        process = subprocess.Popen([*program, "folder", str(source), str(out), "--json"], env=lacuna.environ, stdout=said, stderr=log)
     lacuna.started.append(process)
     return process
 
 
-def run(folder: Path, source: Path, strikes: Sequence[Strike] = (), random: Random | None = None, start: Start = lacuna_folder) -> Came:
+def run(folder: Path, source: Path, of: type[Home], start: Start, strikes: Sequence[Strike] = (), random: Random | None = None) -> Came:
     """All of `source` through a service of its own in `folder`, while that happens."""
     folder.mkdir()
-    with home(folder, **TIMES) as lacuna, _database(lacuna) as engine:
+    lacuna = of(folder / "h", **TIMES)
+    with _database(lacuna) as engine:
         lacuna.up()
         began = time.monotonic()
         ran = _Running(lacuna, engine, lambda: start(lacuna, source, folder / "out"))
@@ -107,22 +113,35 @@ class _Running:
     def struck(self, strike: Strike, random: Random) -> bool:
         """Kill when it is time. Whether the run had not ended before."""
         at, victim = strike
-        eventually(f"{at} jobs end", lambda: self._is_over() or _count_ended(self._engine) >= at)
+        eventually(f"{at} jobs end", partial(self._came_to, at))
         if self._is_over():
             return False
         if victim == CLIENT:
             self._client.kill()
             self._client.wait()
             self._client = self._start()
-        else:
-            eventually(f"the {victim} is killed", lambda: _killed(self._lacuna, victim, random))
+        elif not _killed(self._lacuna, victim, random):
+            with self._waiting():
+                eventually(f"the {victim} is killed", lambda: _killed(self._lacuna, victim, random))
         self.kills[victim] += 1
         return True
 
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """The client stands still: else it could end before a part is back that died so often that it is given time."""
+        self._client.send_signal(signal.SIGSTOP)
+        yield
+        self._client.send_signal(signal.SIGCONT)
+
     def ended(self) -> int:
         """The exit status, at the end."""
-        eventually("the client ends", self._is_over)
+        while not self._is_over():
+            eventually("a job or the client ends", partial(self._came_to, _count_ended(self._engine) + 1))
         return self._client.wait()
+
+    def _came_to(self, ended: int) -> bool:
+        """Whether so many jobs have ended; or the client did."""
+        return self._is_over() or _count_ended(self._engine) >= ended
 
     def _is_over(self) -> bool:
         if self._client.poll() == AWAY:  # it was started while the API was dead; so does a user, and starts it again
@@ -144,7 +163,7 @@ def _killed(lacuna: Home, victim: str, random: Random) -> psutil.Process | None:
 
 def strikes(ended: int, kills: int, random: Random) -> list[Strike]:
     """Everybody so often, each time at a random moment of another stretch of a run in which so many jobs end."""
-    stretch = LAST * ended / kills
+    stretch = (ended - LEFT) / kills
     return sorted((round((number + random.random()) * stretch), victim) for victim in VICTIMS for number in range(kills))
 
 
@@ -200,11 +219,13 @@ def _twice(engine: Engine) -> list[str]:
 
 @contextlib.contextmanager
 def _database(lacuna: Home) -> Iterator[Engine]:
+    """Of a home, which is ended with it."""
     engine = open_database(f"sqlite:///{lacuna.folder / 'lacuna.db'}")
     try:
         yield engine
     finally:
         engine.dispose()
+        lacuna.end()
 
 
 # -- what differs ----------------------------------------------------------------------------------------------------------------------
@@ -264,14 +285,14 @@ class Night:
     differences: Sequence[str]
 
 
-def both(folder: Path, files: int, broken: int, kills: int, seed: int) -> Night:
+def both(folder: Path, files: int, broken: int, kills: int, seed: int, of: type[Home] = Home, start: Start = lacuna_folder) -> Night:
     """A tree of so many files goes through twice, the second time with so many kills of each."""
     source, random = folder / "in", Random(f"night {seed}")  # noqa: S311  # to be repeated
     spoiled = tree.plant(source, files, broken, seed)
     pictures = frozenset(contents(source)) - {*tree.IGNORED, tree.LINK}
     before = contents(source), _times(source)
-    calm = run(folder / "calm", source)
-    night = run(folder / "night", source, strikes(calm.ended, kills, random), random)
+    calm = run(folder / "calm", source, of, start)
+    night = run(folder / "night", source, of, start, strikes(calm.ended, kills, random), random)
     found = differences(calm, night, pictures, spoiled)
     if (contents(source), _times(source)) != before:
         found.append("the inputs were written to")

@@ -20,7 +20,7 @@ def test_a_folder_goes_through_kills_of_everything_as_if_nothing_had_happened(tm
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
             f"There are no photos in {tree.DATA}: name the folder of pictures with DATA."
         )
-    found = night.both(tmp_path, FILES, BROKEN, KILLS, seed=0)
+    found = night.both(tmp_path, FILES, BROKEN, KILLS, 0, night.Hurried)
     assert found.differences == []
     assert found.night.kills == dict.fromkeys(VICTIMS, KILLS)
 
