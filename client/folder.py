@@ -30,6 +30,7 @@ POLL_S = 2  # how long Ctrl-C may take
 MOST_ANEW = 3  # that one file is sent in one run
 GONE = frozenset({"job_not_found", "result_expired"})  # of what was sent before: it is sent anew
 PASSING = frozenset({429, 502, 503, 504})  # it has no room now, or something before it cannot reach it
+RECEIVED = "idempotency_in_progress"  # by an API that died: for a minute nobody else may take its place
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 OVER = frozenset({"batch_state", "batch_not_found"})  # somebody sealed it, or canceled it at the end
 CLOSED = frozenset({"batch_not_open", "path_taken", "batch_not_found"})
@@ -125,6 +126,7 @@ class FolderRun:
         _make(self.order.out)
         self._record = Record(self.order.out)
         try:
+            self._tidy()
             self.tally.total = sum(1 for _ in walk(self.order.source, self._ignore))
             self._screen.began(self.tally)
             self._work()
@@ -161,6 +163,12 @@ class FolderRun:
         if self._record is None:
             raise RuntimeError("the run has not begun")
         return self._record
+
+    def _tidy(self) -> None:
+        """Take away what a killed forerunner had fetched a part of: that file may never be fetched again."""
+        for output in self._known.placed():
+            with contextlib.suppress(OSError):
+                self._part(output).unlink()
 
     def _ignore(self, _: str) -> None:
         self.tally.ignored += 1
@@ -232,12 +240,11 @@ class FolderRun:
                 if known and error.code in GONE:
                     self._known.forget(found.path)
                     anew += 1
-                elif known and error.code in CLOSED:
-                    self._leave_batch(error)
+                elif known and error.code in CLOSED:  # and it was left
                     anew += 1
                 elif isinstance(error, UnexpectedAnswer) and error.status not in PASSING:
                     self._give_up(error)
-                elif isinstance(error, ServerUnreachable) or error.status in PASSING:
+                elif isinstance(error, ServerUnreachable) or error.status in PASSING or error.code == RECEIVED:
                     self._wait(error)
                 else:
                     return Ended(found.path, "failed", error=error)
@@ -260,18 +267,15 @@ class FolderRun:
         if self._stopped.wait(PAUSE_S):
             raise Stopped
 
-    def _leave_batch(self, error: ClientError) -> None:
+    def _leave_batch(self, batch: str, error: ClientError) -> None:
         """Go on in another one: it was sealed, or holds an older state of a file. But a user who canceled it wants no more."""
         with self._beginning:
-            if self.batch is None:
+            if self.batch != batch:
                 return  # another thread left it just now
-            state = self._lacuna.batch(self.batch)["state"]
-            if state == "canceled":
+            if self._state(batch) == "canceled":
                 self._give_up(error)
-            if state == "open":
-                self._lacuna.move_batch(self.batch, "seal")
+            self._seal(batch)
             self.batch = None
-            self._known.begin(self._lacuna.base_url, self._asked, None)
 
     def _give_up(self, error: ClientError) -> None:
         self._end = error
@@ -325,7 +329,12 @@ class FolderRun:
         batch = self._batch()
         same = f"{batch}:{place}:{found.stat.st_size}:{found.stat.st_mtime_ns}:{self._asked}:{anew}"
         key = hashlib.sha256(same.encode()).hexdigest()
-        job = self._lacuna.restore(source, mask=mask, reference=reference, batch=batch, place=place, key=key, **self.order.fields)
+        try:
+            job = self._lacuna.restore(source, mask=mask, reference=reference, batch=batch, place=place, key=key, **self.order.fields)
+        except ProblemError as problem:
+            if problem.code in CLOSED:
+                self._leave_batch(batch, problem)
+            raise
         now = source.stat()
         if (now.st_size, now.st_mtime_ns) != (found.stat.st_size, found.stat.st_mtime_ns):
             raise ClientError("file_changed", f"{found.path} changed while it was read", "Run the command again when nobody writes to it.")
@@ -337,19 +346,20 @@ class FolderRun:
         with self._beginning:
             if self.batch is None:
                 before = self._known.batch(self._lacuna.base_url, self._asked)
-                self.batch = before if before is not None and self._is_open(before) else None
+                self.batch = before if before is not None and self._state(before) == "open" else None
             if self.batch is None:
                 self.batch = str(self._lacuna.create_batch(self.order.fields.get("label"))["id"])
                 self._known.begin(self._lacuna.base_url, self._asked, self.batch)
             return self.batch
 
-    def _is_open(self, batch: str) -> bool:
+    def _state(self, batch: str) -> str | None:
+        """None: there is no such batch."""
         try:
-            return bool(self._lacuna.batch(batch)["state"] == "open")
+            return str(self._lacuna.batch(batch)["state"])
         except ProblemError as problem:
             if problem.code != "batch_not_found":
                 raise
-            return False
+            return None
 
     def _fetched(self, found: "Found", place: Path, job: Job) -> Ended:
         told = named_as(Path(found.path), told_change(job["input"]["format"], job["result"]["type"]))
@@ -360,9 +370,13 @@ class FolderRun:
         if taken_by is not None:
             raise ClientError("output_taken", f"{told} is the output of {taken_by}", "Restore one of them into another folder.")
         output.parent.mkdir(parents=True, exist_ok=True)
-        self._lacuna.download(job, output)
+        self._lacuna.download(job, output, part=self._part(told))
         self._known.done(found.path, output.lstat())
         return Ended(found.path, "restored", output, job)
+
+    def _part(self, output: Path) -> Path:
+        """What an output is until it is whole: the same for the same output, of which only one run fetches one at a time."""
+        return (self.order.out / output).with_name(f"{OURS}-{hashlib.sha256(os.fsencode(output)).hexdigest()[:32]}.part")
 
 
 @dataclass(frozen=True)
@@ -382,26 +396,26 @@ class Unreadable:
 
 
 def walk(source: Path, ignore: Callable[[str], None]) -> Iterator[Found | Unreadable]:
-    """The pictures below `source` in the order of their names, folder by folder. `ignore` hears of all else; links lead nowhere."""
+    """The pictures below `source`, as the disk lists them: no folder is held in memory. `ignore` hears of all else; links lead nowhere."""
 
     def below(folder: str) -> Iterator[Found | Unreadable]:
         try:
-            with os.scandir(source / folder) as scanned:
-                entries = sorted(scanned, key=lambda entry: entry.name)
+            scanned = os.scandir(source / folder)
         except OSError as error:
             yield Unreadable(folder, error)
             return
-        for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    yield from below(path)
-                elif _is_picture(entry):
-                    yield Found(path, entry.stat(follow_symlinks=False))
-                else:
-                    ignore(path)
-            except OSError as error:
-                yield Unreadable(path, error)
+        with scanned:
+            for entry in scanned:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                try:
+                    if entry.is_dir(follow_symlinks=False):
+                        yield from below(path)
+                    elif _is_picture(entry):
+                        yield Found(path, entry.stat(follow_symlinks=False))
+                    else:
+                        ignore(path)
+                except OSError as error:
+                    yield Unreadable(path, error)
 
     yield from below("")
 

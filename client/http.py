@@ -133,12 +133,13 @@ class Lacuna:
                 self._pause(SHORTEST_POLL_S)
             seen = job
 
-    def download(self, job: Job, path: Path) -> None:
+    def download(self, job: Job, path: Path, *, part: Path | None = None) -> None:
         """Writes the result of a succeeded job to `path`, replacing what is there: the whole file or nothing.
 
+        Until it is whole it is `part`, in the same folder; one who is killed meanwhile leaves that behind.
         Raises `ClientError("result_damaged")` if its bytes are not those that the job names.
         """
-        part = path.with_name(f".lacuna-{uuid.uuid4()}.part")
+        part = part or path.with_name(f".lacuna-{uuid.uuid4()}.part")
         try:
             if self._persist(lambda: self._fetch(job["id"], part)) != job["result"]["sha256"]:
                 raise ClientError("result_damaged", "The result arrived damaged", "Nothing was written. Run the command again.")

@@ -105,6 +105,12 @@ class Record:
             self._do("UPDATE files SET output = ?, sha256 = ?, out_size = NULL WHERE path = ?", (where, sha256, os.fsencode(path)))
         return None
 
+    def placed(self) -> list[Path]:
+        """The outputs, below the folder, of which it is not known whether they got there."""
+        with self._lock:
+            rows = self._do("SELECT output FROM files WHERE output IS NOT NULL AND out_size IS NULL", ()).fetchall()
+        return [Path(os.fsdecode(output)) for (output,) in rows]
+
     def done(self, path: str, stat: os.stat_result) -> None:
         """It is there."""
         row = (stat.st_size, stat.st_mtime_ns, os.fsencode(path))

@@ -268,6 +268,29 @@ def test_a_user_who_cancels_the_batch_ends_the_run(served: Served, source: Path)
     assert files(source.parent / "out") == []
 
 
+def test_a_batch_that_somebody_sealed_is_left_for_one_other(served: Served, source: Path) -> None:
+    for number in range(34):
+        (source / f"{number:02}.png").write_bytes(saved(image(noise(20, 31 + number, 3))))
+    served.working.clear()
+    ended: list[Result] = []
+    running = threading.Thread(target=lambda: ended.append(served.run("folder", str(source), str(source.parent / "out"))))
+    running.start()
+    eventually("all threads wait", lambda: served.posts >= folder_module.IN_FLIGHT)
+    (batch,) = served.house.get("/v1/batches").json["items"]
+    eventually("all are there", lambda: served.house.get(f"/v1/batches/{batch['id']}").json["counts"]["total"] == folder_module.IN_FLIGHT)
+    assert served.house.post(f"/v1/batches/{batch['id']}/seal").status_code == 200
+    served.working.set()
+    running.join(60)
+    assert ended[0].exit_code == 0, ended[0].output
+    assert files(source.parent / "out") == pictures(source)
+    totals = [batch["counts"]["total"] for batch in served.house.get("/v1/batches").json["items"]]
+    assert totals == [32, 8], "several threads left it, and each left the next one too"
+
+
+# werkzeug's development server, which only tests run, closes no file whose client reset the connection
+kills = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 def killed_in_mid_run(served: Served, source: Path, out: Path, sent: int) -> None:
     """A run of `lacuna folder` in a process of its own, that is killed when so many pictures were sent."""
     before = served.posts
@@ -279,6 +302,7 @@ def killed_in_mid_run(served: Served, source: Path, out: Path, sent: int) -> Non
     process.wait()
 
 
+@kills
 def test_a_run_that_was_killed_goes_on_and_restores_each_file_once(served: Served, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         (source / f"{number:02}.png").write_bytes(saved(image(noise(20, 31 + number, 3))))
@@ -296,6 +320,22 @@ def test_a_run_that_was_killed_goes_on_and_restores_each_file_once(served: Serve
     undisturbed = source.parent / "undisturbed"
     assert served.run("folder", str(source), str(undisturbed)).exit_code == 0
     assert contents(out) == contents(undisturbed)
+
+
+@kills
+def test_a_run_that_was_killed_in_a_download_leaves_no_part_of_a_file_behind(served: Served, tmp_path: Path) -> None:
+    source, out = tmp_path / "one", tmp_path / "out"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub/a.png").write_bytes(saved(image(noise(20, 30, 3))))
+    killed = "import os, signal; os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL); from client.cli import main; main()"
+    command = [sys.executable, "-c", killed, "--server", served.url, "folder", str(source), str(out)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    (left,) = files(out)
+    assert left.startswith("sub/.lacuna-"), "it was not killed in the download: this test shows nothing"
+    (source / "sub/a.png").rename(source / "b.png")  # so that nobody fetches the same again
+    ran = served.run("folder", str(source), str(out))
+    assert ran.exit_code == 0, ran.output
+    assert files(out) == ["b.png"]
 
 
 def test_an_output_that_got_there_just_before_the_kill_is_known_by_its_bytes(served: Served, source: Path) -> None:
@@ -320,6 +360,7 @@ def test_jobs_that_were_deleted_meanwhile_are_sent_anew(served: Served, source: 
     assert "6 pictures: 2 restored, 4 done before." in ran.output
 
 
+@kills
 def test_a_file_that_changed_between_two_halves_of_a_run_is_restored_as_it_is_now(served: Served, source: Path) -> None:
     out = source.parent / "out"
     served.working.clear()
@@ -335,15 +376,24 @@ def test_a_file_that_changed_between_two_halves_of_a_run_is_restored_as_it_is_no
         assert restored.size == (35, 25)
 
 
-def test_a_server_that_is_away_for_a_while_is_waited_for(served: Served, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("503 Service Unavailable", "shutting_down"),
+        ("409 Conflict", "idempotency_in_progress"),  # for a minute after the API died that was receiving it
+    ],
+)
+def test_a_server_that_is_away_for_a_while_is_waited_for(
+    served: Served, source: Path, monkeypatch: pytest.MonkeyPatch, status: str, code: str
+) -> None:
     monkeypatch.setattr(folder_module, "PAUSE_S", 0.05)
     monkeypatch.setattr("client.http.TRIES", 1)
     application, away = served.house.app.wsgi_app, iter([False] * 4 + [True] * 12)
 
     def flapping(environ: Any, start: Any) -> Any:
         if next(away, False):
-            start("503 Service Unavailable", [("Content-Type", "application/problem+json"), ("Retry-After", "0")])
-            return [json.dumps({"code": "shutting_down", "title": "It stops", "detail": "Try again.", "status": 503}).encode()]
+            start(status, [("Content-Type", "application/problem+json"), ("Retry-After", "0")])
+            return [json.dumps({"code": code, "title": "Not now", "detail": "Try again.", "status": int(status[:3])}).encode()]
         return application(environ, start)
 
     served.house.app.wsgi_app = flapping  # type: ignore[assignment, method-assign]
@@ -356,10 +406,10 @@ def test_a_full_disk_is_waited_for_and_nothing_is_restored_twice(served: Served,
     monkeypatch.setattr(folder_module, "PAUSE_S", 0.05)
     download, full = Lacuna.download, iter([True] * 10)
 
-    def downloaded(self: Lacuna, job: Any, path: Path) -> None:
+    def downloaded(self: Lacuna, job: Any, path: Path, **how: Any) -> None:
         if next(full, False):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        download(self, job, path)
+        download(self, job, path, **how)
 
     monkeypatch.setattr(Lacuna, "download", downloaded)
     ran = served.run("folder", str(source), str(source.parent / "out"))
@@ -373,7 +423,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_restored_twice(served: Served,
 def test_what_nobody_foresaw_ends_the_run_and_is_not_taken_for_its_end(
     served: Served, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(Lacuna, "download", broken)
