@@ -44,7 +44,8 @@ class Recorder:
 
     def write(self, stage: str, began: float) -> None:
         """A span that ends now."""
-        line = json.dumps([threading.current_thread().name, stage, began, time.monotonic()])
+        thread = threading.current_thread()
+        line = json.dumps([f"{thread.name} {thread.ident}", stage, began, time.monotonic()])
         with self._writing:
             self._file.write(line + "\n")
             self._file.flush()

@@ -49,7 +49,7 @@ def main(out: Path, count: int, seconds: float) -> None:
     begin = max(first, (first + last - seconds) / 2)
     told = _told(spans, first, last)
     print(told)
-    _drawn(_within(spans, begin, min(last, begin + seconds)), f"{count} photos of {WIDTH} × {HEIGHT} in bulk. {told}").save(
+    _drawn(_within(spans, begin, min(last, begin + seconds)), f"{count} photos of {WIDTH}x{HEIGHT} in bulk. {told}").save(
         out, optimize=True
     )
 
@@ -112,7 +112,7 @@ def _length(stretches: Iterable[tuple[float, float]]) -> float:
 
 
 def _drawn(spans: Sequence[Span], title: str) -> Image.Image:
-    threads = sorted({span.thread for span in spans}, key=lambda name: (name == "committer", name))
+    threads = sorted({span.thread for span in spans}, key=lambda name: (name.startswith("committer"), name))
     end = max(span.ended for span in spans)
     size = LEFT + ACROSS + RIGHT, TOP + (LANE + GAP) * (len(threads) + 1) + BOTTOM
     image = Image.new("RGB", (SHARP * size[0], SHARP * size[1]), BACK)
@@ -125,7 +125,7 @@ def _drawn(spans: Sequence[Span], title: str) -> Image.Image:
         _text(draw, x - 8, bottom + 4, f"{tenth / 2:g} s", 12)
     _lane(draw, TOP, "device", [span for span in spans if span.stage == "compute"], end)
     for number, thread in enumerate(threads, 1):
-        name = thread if thread == "committer" else f"thread {number}"
+        name = "committer" if thread.startswith("committer") else f"thread {number}"
         _lane(draw, TOP + (LANE + GAP) * number, name, [span for span in spans if span.thread == thread], end)
     _legend(draw, bottom + 36)
     return image.quantize(64)
