@@ -27,7 +27,6 @@ from benchmarks.home import Home, peak_mb
 from benchmarks.modes import MODES, Mode, Picture, mixed
 from benchmarks.pairs import Row, compared, shown
 from benchmarks.script import HEIGHT, WIDTH, photo_files, png, restore_in_turn, shipped_network, small_files
-from shared import children
 
 FINAL = {"succeeded", "completed_with_errors", "failed", "canceled"}
 POLL_S = 0.2
@@ -200,8 +199,8 @@ def _peaks(count: int, sizes: Sizes) -> dict[str, float]:
 
 def _commanded(address: str, given: Path, out: Path) -> float:
     """The most memory of `lacuna folder`."""
-    command = children.python("client.cli", "--server", f"http://{address}", "folder", str(given), str(out))
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+    command = [sys.executable, "-c", "from client.cli import main; main()", "--server", f"http://{address}", "folder", str(given), str(out)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         most = 0.0
         while process.poll() is None:
             with contextlib.suppress(FileNotFoundError, StopIteration):  # it has just ended
