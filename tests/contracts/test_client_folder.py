@@ -261,7 +261,7 @@ def test_a_user_who_cancels_the_batch_ends_the_run(served: Served, source: Path)
     running.start()
     eventually("all are sent", lambda: served.posts >= 6)
     (batch,) = served.house.get("/v1/batches").json["items"]
-    assert served.run("batches", "cancel", batch["id"]).output == f"{batch['id']}  canceled\n"
+    served.house.post(f"/v1/batches/{batch['id']}/cancel")  # not by a command: click's runner knows one standard output at a time
     running.join(30)
     assert ended[0].exit_code == 1
     assert "canceled" in ended[0].output
