@@ -10,13 +10,14 @@ from shared import events
 from shared.blobs.store import Blobs
 from shared.database.engine import AWAY
 from shared.folders import publishing
-from shared.folders.outputs import Outputs
+from shared.folders.outputs import Outputs, Placed
 from shared.jobs.job import State, Success
 from shared.jobs.store import Jobs
 from worker import patience
 from worker.patience import until_answered
 
 GROUP = 64
+IDLE_SECONDS = 0.1
 LARGE_BYTES = 8_000_000  # a large file takes long to sync: nobody else waits for it
 
 
@@ -35,6 +36,7 @@ class Committer:
         self._jobs = jobs
         self._blobs = blobs
         self._outputs = outputs
+        self._placed: list[Placed] = []  # outputs that were renamed, and whose rows do not say so yet
         self._finished: queue.Queue[_Waiting | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
@@ -67,11 +69,26 @@ class Committer:
             patience.pause()  # it can be read but not written: the disk is full, or somebody writes for long
 
     def _run(self) -> None:
-        while (first := self._finished.get()) is not None:
+        while (first := self._next()) is not None:
             gathered = [first, *self._gather()]
             small = [waiting for waiting in gathered if waiting.success.result["bytes"] <= LARGE_BYTES]
             for group in [small, *([waiting] for waiting in gathered if waiting not in small)]:
                 self._commit(group)
+        self._settle()
+
+    def _next(self) -> _Waiting | None:
+        """What finishes next. If nothing does for a moment, the rows of what was put in its place say so first."""
+        if self._placed:
+            try:
+                return self._finished.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                self._settle()
+        return self._finished.get()
+
+    def _settle(self) -> None:
+        if self._placed:
+            publishing.publish(self._jobs, self._outputs, self._placed)
+            self._placed = []
 
     def _commit(self, group: Sequence[_Waiting]) -> None:
         if not group:
@@ -80,8 +97,8 @@ class Committer:
         try:
             successes = [waiting.success for waiting in group]
             self._sync(successes)
-            done = self._jobs.succeed(successes)
-            self._publish([success for success in successes if success.attempt in done])
+            done = self._jobs.succeed(successes, publishing.rows(self._placed))
+            self._placed = self._place([success for success in successes if success.attempt in done])
         except Exception as error:  # noqa: BLE001  # belongs to the threads that wait, each of which raises it
             events.emit("committer.failed", cause=error, jobs=[waiting.success.job.id for waiting in group])
             if len(group) > 1 and not isinstance(error, AWAY):  # one of them is bad: the others must not pay for it
@@ -99,15 +116,14 @@ class Committer:
 
     def _sync(self, group: Sequence[Success]) -> None:
         in_place = [success.job for success in group if success.job.output is not None]
-        if in_place:
-            self._outputs.sync(in_place)
+        self._outputs.sync(in_place, self._placed)
         self._blobs.sync([success.result_key for success in group if success.result_key is not None and success.job.output is None])
 
-    def _publish(self, done: Sequence[Success]) -> None:
-        """Put their outputs in their places. What fails here has succeeded all the same: upkeep tries again."""
-        committed = [replace(success.job, result=success.result, input=success.read) for success in done if success.read]
-        if committed:
-            publishing.publish(self._jobs, self._outputs, committed)
+    def _place(self, done: Sequence[Success]) -> list[Placed]:
+        """Put their outputs in their places, which the next group's transaction tells. What fails here is left to upkeep."""
+        return publishing.place(
+            self._outputs, [replace(success.job, result=success.result, input=success.read) for success in done if success.read]
+        )
 
     def _gather(self) -> list[_Waiting]:
         """What else has finished while the group before was committed. Nobody is waited for: the slower the disk, the larger the groups."""

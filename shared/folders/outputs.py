@@ -19,12 +19,12 @@ from shared.jobs.job import Job
 
 
 @dataclass(frozen=True)
-class Published:
-    """An output in its place: of which job, where, and how the file can be known again."""
+class Placed:
+    """An output that was renamed: of which job, where, and how the file can be known again; without a size if somebody took it away."""
 
     job: Job
     place: str
-    size: int
+    size: int | None
     mtime_ns: int
 
 
@@ -89,39 +89,34 @@ class Outputs:
         with self.roots.target(_output(job)["folder"]) as target:
             return target.free()
 
-    def sync(self, jobs: Iterable[Job]) -> None:
-        """Make placed parts and their entries last."""
-        for folder, parts in self._by_folder(jobs).items():
+    def sync(self, jobs: Iterable[Job], renamed: Iterable[Placed] = ()) -> None:
+        """Make parts, their entries, and those of what was renamed last."""
+        of_renamed = self._by_folder(placed.job for placed in renamed if placed.size is not None)
+        parts = self._by_folder(jobs)
+        for folder in dict.fromkeys([*parts, *of_renamed]):
             with self._folder(folder) as held:
-                for job, _ in parts:
+                for job, _ in parts.get(folder, []):
                     with held.file(names.part(job.id, job.token)) as file:
                         os.fsync(file.fileno())
                 held.sync()
 
-    def publish(self, jobs: Iterable[Job]) -> list[Published]:
-        """Rename the parts of committed jobs into their places; those that lie there now, also from before.
-
-        What is neither a part nor in its place was removed by somebody: it counts as published, and is not among them.
-        Raises OSError, `Refused`.
-        """
-        published = []
-        for folder, parts in self._by_folder(jobs).items():
-            try:
-                held = self._folder(folder)
-            except Refused as refused:
-                if refused.code == "folder_not_found":  # removed with all that was in it
-                    continue
-                raise
-            with held:
-                for job, name in parts:
-                    with contextlib.suppress(FileNotFoundError):  # renamed already, by who died then, or by upkeep just now
-                        held.rename(names.part(job.id, job.token), name)
-                    found = held.stat(name)
-                    if found is not None and job.result is not None and found.st_size == job.result["bytes"]:
-                        place = f"{_output(job)['folder']}/{_output(job)['path']}"
-                        published.append(Published(job, place, found.st_size, found.st_mtime_ns))
-                held.sync()
-        return published
+    def place(self, job: Job) -> Placed:
+        """Rename the part of a committed job. `sync` makes it last; only then may a row say so. Raises OSError, `Refused`."""
+        output = _output(job)
+        place = f"{output['folder']}/{output['path']}"
+        try:
+            with self.roots.target(output["folder"]) as target:
+                folder, name = target.around(output["path"])
+        except Refused as refused:
+            if refused.code == "folder_not_found":  # removed with all that was in it
+                return Placed(job, place, None, 0)
+            raise
+        with folder:
+            with contextlib.suppress(FileNotFoundError):  # renamed already, by who died then, or by upkeep just now
+                folder.rename(names.part(job.id, job.token), name)
+            found = folder.stat(name)
+        there = found is not None and job.result is not None and found.st_size == job.result["bytes"]
+        return Placed(job, place, found.st_size, found.st_mtime_ns) if found is not None and there else Placed(job, place, None, 0)
 
     def open(self, job: Job) -> BinaryIO:
         """The output of a job that succeeded, also just before it is renamed. Raises `Refused`, if it is not there any more."""

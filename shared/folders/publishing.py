@@ -7,33 +7,53 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared import events
 from shared.errors import Refused
-from shared.folders.outputs import Outputs, Published
+from shared.folders.outputs import Outputs, Placed
 from shared.jobs.job import Job
 from shared.jobs.store import Jobs
 
 
-def publish(jobs: Jobs, outputs: Outputs, committed: Sequence[Job]) -> None:
-    """Rename, then say so in the rows. What cannot be put in its place now is found again by upkeep."""
+def place(outputs: Outputs, committed: Sequence[Job]) -> list[Placed]:
+    """Rename. What cannot be put in its place now is found again by upkeep."""
+    placed = []
+    for job in committed:
+        try:
+            placed.append(outputs.place(job))
+        except (OSError, Refused) as error:
+            _tell(job, error)
+    return placed
+
+
+def publish(jobs: Jobs, outputs: Outputs, placed: Sequence[Placed]) -> None:
+    """Make it last that they were renamed, then say so in their rows; or leave it to upkeep."""
     try:
-        published = outputs.publish(committed)
-        jobs.publish([job.id for job in committed], [_row(each) for each in published])
+        outputs.sync([], placed)
+        jobs.publish(rows(placed))
     except (OSError, Refused, SQLAlchemyError) as error:
-        events.emit("output.unpublished", jobs=[job.id for job in committed], reason=f"{type(error).__name__}: {error}"[:300])
+        _tell(placed[0].job, error)
 
 
 def publish_left(jobs: Jobs, outputs: Outputs) -> None:
-    """What was committed and not put in its place."""
-    for job in jobs.unpublished():
-        publish(jobs, outputs, [job])  # one by one: what fails with one must not hold the others up
+    """What was committed and is not known to be in its place."""
+    for job in jobs.unpublished():  # one by one: what fails with one must not hold the others up
+        if placed := place(outputs, [job]):
+            publish(jobs, outputs, placed)
 
 
-def _row(published: Published) -> dict[str, Any]:
-    """What is remembered of an output."""
-    job = published.job
+def rows(placed: Sequence[Placed]) -> dict[str, dict[str, Any] | None]:
+    """By job, what is remembered of an output; None where it was taken away."""
+    return {each.job.id: None if each.size is None else _row(each) for each in placed}
+
+
+def _row(placed: Placed) -> dict[str, Any]:
+    job = placed.job
     result = job.result or {}
     return {
-        "place": published.place, "size": published.size, "mtime_ns": published.mtime_ns, "sha256": result["sha256"],
+        "place": placed.place, "size": placed.size, "mtime_ns": placed.mtime_ns, "sha256": result["sha256"],
         "source": f"{job.input['folder']}/{job.input['path']}", "source_size": job.input["bytes"],
         "source_mtime_ns": job.input["mtime_ns"], "source_inode": job.input["inode"], "source_sha256": job.input["sha256"],
         "asked": (job.output or {})["asked"],
     }  # fmt: skip
+
+
+def _tell(job: Job, error: Exception) -> None:
+    events.emit("output.unpublished", job_id=job.id, reason=f"{type(error).__name__}: {error}"[:300])

@@ -65,6 +65,8 @@ LONGEST_DELAY_SECONDS = 5.0  # of a retry
 PUBLISHED = (
     "size", "mtime_ns", "sha256", "source", "source_size", "source_mtime_ns", "source_inode", "source_sha256", "asked", "published_at",
 )  # fmt: skip
+# by the id of a job, what is remembered of its output: a row of `outputs`; None where somebody took it away
+Publications = Mapping[str, Mapping[str, Any] | None] | None
 METRICS = ("of", "protocol", "psnr", "ssim", "mse", "rmse", "mae")
 REAPED_DUE_MS = 1_000
 LATEST_WEIGHS = 0.2  # of one job, in the rate of its model
@@ -217,6 +219,9 @@ class Jobs:
         self._reader = engine.execution_options(**READ_ONLY)
         self._looker = engine.execution_options(**ONE_SELECT)
         self._lease_ms = int(lease_seconds * 1000)
+        output = upsert(engine, outputs).values(published_at=now_ms())
+        changed = {name: output.excluded[name] for name in PUBLISHED}
+        self._remember = output.on_conflict_do_update(index_elements=["place"], set_=changed)
 
     # -- accept ---------------------------------------------------------------------------------------------------------
 
@@ -334,10 +339,11 @@ class Jobs:
                 connection.execute(renewed)
         return kept
 
-    def succeed(self, group: Sequence[Success]) -> frozenset[tuple[str, int]]:
+    def succeed(self, group: Sequence[Success], published: Publications = None) -> frozenset[tuple[str, int]]:
         """SUCCEED: one transaction for the group, one guarded statement for each row. The attempts that were still ours.
 
-        By id and token, for a group may hold a lost attempt of a job beside the one that took over.
+        Outputs of earlier ones that are `published` are told of in the same transaction. By id and token, for a group may hold a
+        lost attempt of a job beside the one that took over.
         """
         done = []
         with self._engine.begin() as connection:
@@ -357,6 +363,7 @@ class Jobs:
                     _write_metrics(connection, job.id, success.metrics)
             self._measure(connection, [success for success in group if success.attempt in done])
             _settle_models(connection, [success.job for success in group])
+            self._publish(connection, published)
         for success in group:
             job, result = success.job, success.result
             if success.attempt in done:
@@ -461,18 +468,10 @@ class Jobs:
         with self._reading() as connection:
             return [job_of(row) for row in connection.execute(select(*COLUMNS).where(unpublished).order_by(jobs.c.batch_id).limit(limit))]
 
-    def publish(self, ids: Iterable[str], outputs_: Sequence[Mapping[str, Any]]) -> None:
-        """The outputs of these jobs are in their places; `outputs_` are rows of what lies there, for who restores the same again."""
+    def publish(self, published: Publications) -> None:
+        """The outputs of these jobs are in their places; by job a row of what lies there, for who restores the same again."""
         with self._engine.begin() as connection:
-            there = select(jobs.c.id).where(jobs.c.id.in_(sorted(ids)), unpublished).order_by(jobs.c.id).with_for_update()
-            found = connection.execute(there).scalars().all()
-            if found:
-                connection.execute(update(jobs).where(jobs.c.id.in_(found)).values(published_at=now_ms()))
-            if outputs_:
-                statement = upsert(self._engine, outputs).values(published_at=now_ms())
-                changed = {name: statement.excluded[name] for name in PUBLISHED}
-                again = statement.on_conflict_do_update(index_elements=["place"], set_=changed)
-                connection.execute(again, sorted(outputs_, key=lambda row: str(row["place"])))
+            self._publish(connection, published)
 
     def expire(self, keep_seconds: float) -> int:
         """Say of pictures whose jobs ended longer ago than this that their files are no longer kept; how many.
@@ -706,6 +705,17 @@ class Jobs:
             return connection.execute(delete(reservations).where(old, _over(reservations.c.until, RESERVED_MS), orphaned)).rowcount
 
     # -- the parts of the above -----------------------------------------------------------------------------------------
+
+    def _publish(self, connection: Connection, published: Publications) -> None:
+        if not published:
+            return
+        there = select(jobs.c.id).where(jobs.c.id.in_(sorted(published)), unpublished).order_by(jobs.c.id).with_for_update()
+        found = connection.execute(there).scalars().all()  # the others were published by upkeep meanwhile
+        if found:
+            connection.execute(update(jobs).where(jobs.c.id.in_(found)).values(published_at=now_ms()))
+        lying = [row for job_id in found if (row := published[job_id]) is not None]
+        if lying:
+            connection.execute(self._remember, sorted(lying, key=lambda row: str(row["place"])))
 
     def _measure(self, connection: Connection, done: Sequence[Success]) -> None:
         """How long the networks of these jobs ran, in the rates of their models."""

@@ -318,7 +318,7 @@ def test_an_output_that_was_committed_and_not_renamed_is_put_in_its_place_by_upk
     place.put("sub/a.png")
     batch = place.start()
     with monkeypatch.context() as dying:
-        dying.setattr(Outputs, "publish", _dies)
+        dying.setattr(Outputs, "place", _dies)
         wiring.work(place.worker)
     house = place.house
     assert place.told(batch) == {"succeeded": 1}
@@ -343,10 +343,10 @@ def test_a_part_of_a_lost_attempt_is_never_an_output(place: Place, monkeypatch: 
     batch = place.start()
     place.list()
 
-    def canceled(self: Jobs, group: Any) -> Any:
+    def canceled(self: Jobs, group: Any, published: Any) -> Any:
         for success in group:
             self.cancel("local", success.job.id)
-        return succeed(self, group)
+        return succeed(self, group, published)
 
     succeed = Jobs.succeed
     with monkeypatch.context() as racing:

@@ -28,7 +28,7 @@ from shared.database import engine
 from shared.database.engine import now_ms
 from shared.jobs import store
 from shared.jobs.job import Move, Success
-from shared.jobs.store import Jobs
+from shared.jobs.store import Jobs, Publications
 from tests.faults import clock, disk, pictures, traps
 from trainer.execution import Described, choice
 from trainer.execution.openvino import OpenVinoNetwork
@@ -154,13 +154,13 @@ def no_token(_module: str) -> None:
 
     fenced, committed = store._may, Jobs.succeed
 
-    def succeed(self: Jobs, group: Sequence[Success]) -> frozenset[tuple[str, int]]:
+    def succeed(self: Jobs, group: Sequence[Success], published: Publications = None) -> frozenset[tuple[str, int]]:
         current = []
         for success in group:
             job = self.get(success.job.id)
             assert job is not None
             current.append(replace(success, job=replace(success.job, token=job.token)))
-        committed(self, current)
+        committed(self, current, published)
         return frozenset(success.attempt for success in group)
 
     _put(Jobs, succeed=succeed)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shared.blobs.local import LocalBlobs
 from shared.jobs.job import Success
-from shared.jobs.store import Jobs
+from shared.jobs.store import Jobs, Publications
 from tests.promises import wiring
 
 POINTS = ("claimed", "decoding", "in the network", "stored", "synced", "committed")
@@ -65,10 +65,10 @@ class _DyingFile:
 class DyingJobs(Jobs):
     point = ""
 
-    def succeed(self, group: Sequence[Success]) -> frozenset[tuple[str, int]]:
+    def succeed(self, group: Sequence[Success], published: Publications = None) -> frozenset[tuple[str, int]]:
         if self.point == "synced":
             die()
-        done = super().succeed(group)
+        done = super().succeed(group, published)
         if self.point == "committed":
             die()
         return done

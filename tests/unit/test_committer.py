@@ -14,7 +14,7 @@ from shared.blobs.memory import MemoryBlobs
 from shared.folders.outputs import Outputs
 from shared.folders.roots import Roots
 from shared.jobs.job import Job, Lane, State, Success, blob_key, result_part
-from shared.jobs.store import Jobs
+from shared.jobs.store import Jobs, Publications
 from tests.conftest import MakesJobs
 from tests.promises.programs import eventually
 from worker import patience
@@ -69,13 +69,13 @@ class Recording(Jobs):
         self.after: list[Exception] = []  # raised after it: the answer was lost
         self.poison = ""
 
-    def succeed(self, group: Sequence[Success]) -> frozenset[tuple[str, int]]:
+    def succeed(self, group: Sequence[Success], published: Publications = None) -> frozenset[tuple[str, int]]:
         self.groups.append([success.job.id for success in group])
         if self.before:
             raise self.before.pop()
         if self.poison in self.groups[-1]:
             raise ValueError("a row that cannot be written")
-        done = super().succeed(group)
+        done = super().succeed(group, published)
         if self.after:
             raise self.after.pop()
         return done
