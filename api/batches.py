@@ -55,6 +55,7 @@ KNOWN = ("bad_id", "batch_not_found", "unknown_field", "database_busy")
     problems=(
         "unknown_field", "database_busy", "idempotency_in_progress", "idempotency_mismatch", "unknown_model", "model_task",
         "path_not_allowed", "folder_not_found", "folder_unreadable", "folders_overlap", "output_not_writable", "link_refused",
+        "output_busy",
     ),
 )  # fmt: skip
 def create_batch() -> Response:

@@ -3,12 +3,13 @@
 import threading
 from typing import Any, Protocol
 
-from client.errors import ClientError
+from client.errors import ClientError, ProblemError
 from client.folder import Tally
 from client.http import Batch, Job, Lacuna
 from client.restoring import end_of
 
 FOLLOW_S = 1.0  # between two looks
+LOOKED_AT = 100  # batches, the newest, among which one under way is looked for
 GOING = frozenset({"open", "listing", "running", "paused"})
 
 
@@ -25,6 +26,18 @@ class InPlaceScreen(Protocol):
 def survey(lacuna: Lacuna, order: dict[str, Any]) -> Job:
     """The job of a dry run, once it has ended."""
     return lacuna.wait(lacuna.start_folder(order | {"dry_run": True})["id"], poll_s=2)
+
+
+def start(lacuna: Lacuna, order: dict[str, Any]) -> tuple[Batch, bool]:
+    """The batch that does this, and whether it was under way already: a run whose client was killed goes on by itself."""
+    try:
+        return lacuna.start_folder(order), False
+    except ProblemError as problem:
+        if problem.code == "output_busy":
+            for batch in lacuna.batches(limit=LOOKED_AT):
+                if batch["state"] in GOING and all(batch["params"].get(name) == order[name] for name in ("folder", "out")):
+                    return batch, True
+        raise
 
 
 def follow(lacuna: Lacuna, batch_id: str, screen: InPlaceScreen) -> Batch:

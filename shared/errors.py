@@ -42,6 +42,7 @@ CODES: dict[str, Code] = {
     "batch_not_open": Code(409, "The batch takes no more pictures", "Make a new one for what is left."),
     "batch_state": Code(409, "The batch is not in a state for this", "Its `state` tells what can be done: an open one is sealed, a running one paused, a paused one resumed."),
     "path_taken": Code(409, "The batch has a picture at this path already", "Give each picture a path of its own, or retry the job that is there."),
+    "output_busy": Code(409, "Another run writes into this folder", "Wait for it, cancel it, or choose another place."),
     "no_result": Code(409, "This kind of job leaves no file", "What it did stands in the job itself."),
     "model_exists": Code(409, "There is such a version already", "A version never changes: give the new one another number."),
     "in_use": Code(409, "It cannot be deleted", "`detail` says what needs it: move or remove that first."),

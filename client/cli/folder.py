@@ -102,7 +102,9 @@ def _restore_in_place(chosen: Choices, order: dict[str, Any], *, dry_run: bool) 
                 raise end_of(job)
             tell(chosen, [job["result"]], lambda: survey_lines(job))
             sys.exit(0)
-        started = lacuna.start_folder(order)
+        started, already = in_place.start(lacuna, order)
+        if already:
+            click.echo(f"The batch {started['id']} does this already.", err=True)
         try:
             with screen.showing():
                 batch = in_place.follow(lacuna, started["id"], screen)

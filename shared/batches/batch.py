@@ -40,7 +40,7 @@ ENDED = frozenset({BatchState.SUCCEEDED, BatchState.WITH_ERRORS})
 BATCH_MOVES: dict[BatchMove, tuple[frozenset[BatchState], frozenset[BatchState]]] = {
     BatchMove.SEAL: (frozenset({BatchState.OPEN}), frozenset({BatchState.RUNNING})),
     BatchMove.LISTED: (frozenset({BatchState.LISTING}), frozenset({BatchState.RUNNING})),
-    BatchMove.FAIL: (frozenset({BatchState.LISTING, BatchState.PAUSED}), frozenset({BatchState.FAILED})),
+    BatchMove.FAIL: (frozenset({BatchState.LISTING, BatchState.RUNNING, BatchState.PAUSED}), frozenset({BatchState.FAILED})),
     BatchMove.PAUSE: (frozenset({BatchState.LISTING, BatchState.RUNNING}), frozenset({BatchState.PAUSED})),
     BatchMove.RESUME: (frozenset({BatchState.PAUSED}), frozenset({BatchState.RUNNING})),
     BatchMove.CANCEL: (GOING, frozenset({BatchState.CANCELED})),

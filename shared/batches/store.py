@@ -4,13 +4,14 @@ A picture of a batch is a job that names it, and its path in it. Files that beca
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from sqlalchemy import Connection, Engine, and_, case, exists, func, insert, literal, null, or_, select, union_all, update
 
 from shared import events
-from shared.batches.batch import BATCH_MOVES, ENDED, FULL, SHOWN, Batch, BatchMove, BatchState, Counts, Item, Noted
-from shared.database.engine import ONE_SELECT, READ_ONLY, now_ms, upsert
+from shared.batches.batch import BATCH_MOVES, ENDED, FULL, GOING, SHOWN, Batch, BatchMove, BatchState, Counts, Item, Noted
+from shared.database.engine import ONE_SELECT, READ_ONLY, be_alone, now_ms, upsert
 from shared.database.tables import batches, flows, items, jobs, lanes, outputs, unpublished
 from shared.errors import Refused
 from shared.jobs.job import Job, Kind, State
@@ -49,10 +50,16 @@ class Batches:
         return created
 
     def listing(self, batch_id: str, owner_id: str, label: str | None, params: dict[str, Any]) -> Callable[[Connection], None]:
-        """What makes a batch of a folder or an archive, for `Jobs.accept` to do alongside the job that lists it."""
+        """What makes a batch of a folder or an archive, for `Jobs.accept` to do alongside the job that lists it.
+
+        It raises `Refused("output_busy")` while another one writes into the same folder, or one around or within it.
+        """
         values = {"id": batch_id, "owner_id": owner_id, "state": BatchState.LISTING, "label": label, "params": params}
 
         def make(connection: Connection) -> None:
+            if "out" in params:
+                be_alone(connection)
+                _require_free(connection, owner_id, PurePosixPath(params["out"]))
             connection.execute(insert(batches).values(**values, created_at=now_ms(), changed_at=now_ms()))
 
         return make
@@ -126,6 +133,7 @@ class Batches:
         why = (
             select(jobs.c.error["code"].as_string())
             .where(jobs.c.batch_id == batches.c.id, jobs.c.kind == Kind.INGEST, jobs.c.state == State.FAILED)
+            .where(jobs.c.input["format"].as_string() != "retry")  # of which the others are none the worse
             .limit(1)
             .scalar_subquery()
         )
@@ -316,6 +324,14 @@ class Batches:
                 connection.execute(update(jobs).where(waiting, jobs.c.lane == row.lane).values(turn=jobs.c.turn + late))
                 its_flow = and_(flows.c.batch_id == batch_id, flows.c.lane == row.lane)
                 connection.execute(update(flows).where(its_flow).values(last_turn=flows.c.last_turn + late))
+
+
+def _require_free(connection: Connection, owner_id: str, out: PurePosixPath) -> None:
+    going = select(batches.c.id, batches.c.owner_id, batches.c.params["out"].as_string().label("out"))
+    for row in connection.execute(going.where(batches.c.state.in_(sorted(GOING)))):
+        other = PurePosixPath(row.out or "")
+        if row.out and (other == out or other in out.parents or out in other.parents):
+            raise Refused("output_busy", f"It is the batch {row.id}." if row.owner_id == owner_id else None)
 
 
 def _from(move: BatchMove) -> Any:

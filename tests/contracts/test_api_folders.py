@@ -496,3 +496,27 @@ def test_a_retry_of_one_picture_reads_it_as_it_is_now(place: Place) -> None:
     listed = place.house.jobs.listing_of(batch)
     assert listed is not None
     assert code(place.house.post(f"/v1/jobs/{listed.id}/retry")) == "batch_state"
+
+
+def test_two_runs_never_write_into_one_folder_at_a_time(place: Place) -> None:
+    place.put("a.png")
+    (place.out / "inner").mkdir()
+    batch = place.start()
+    for out in (place.out, place.out / "inner"):
+        refused = place.ask(out=str(out))
+        assert (refused.status_code, code(refused)) == (409, "output_busy")
+        assert batch in refused.json["detail"]
+    assert place.ask(dry_run=True).status_code == 202, "who only looks is in nobody's way"
+    place.work()
+    assert place.told(place.run()) == {"skipped": 1}
+
+
+def test_a_listing_that_fails_after_a_pause_fails_its_batch_all_the_same(place: Place) -> None:
+    place.put("a.png")
+    batch = place.start()
+    for move in ("pause", "resume"):
+        assert place.house.post(f"{URL}/{batch}/{move}").status_code == 200
+    place.source.rename(place.source.with_name("moved"))
+    place.work()
+    place.house.ports.batches.fail_unlisted()
+    assert (place.seen(batch)["state"], place.seen(batch)["reason"]) == ("failed", "folder_not_found")

@@ -513,3 +513,16 @@ def test_what_cannot_be_restored_in_place_is_one_sentence(served: Served, source
     ran = served.run("folder", "--in-place", *(word.format(source=source, out=out) for word in words))
     assert ran.exit_code == 1, ran.output
     assert expected in ran.output
+
+
+def test_a_run_in_place_whose_client_was_killed_is_followed_and_not_begun_again(served: Served, source: Path) -> None:
+    out = source.parent / "out"
+    out.mkdir()
+    served.working.clear()
+    order = {"folder": str(source), "out": str(out)}
+    batch = served.house.post("/v1/batches", json=order).json["id"]
+    threading.Timer(0.2, served.working.set).start()
+    ran = served.run("folder", str(source), str(out), "--in-place")
+    assert ran.exit_code == 0, ran.output
+    assert f"The batch {batch} does this already." in ran.output
+    assert len(served.house.get("/v1/batches").json["items"]) == 1

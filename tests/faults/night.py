@@ -48,6 +48,11 @@ Start = Callable[[Home, Path, Path], "subprocess.Popen[bytes]"]  # begins a run,
 Strike = tuple[int, str]  # when so many jobs have ended: who is killed
 
 
+def lacuna_in_place(lacuna: Home, source: Path, out: Path) -> "subprocess.Popen[bytes]":
+    """The same for folders of the server's own machine: the client only looks on."""
+    return lacuna_folder(lacuna, source, out, "--in-place")
+
+
 @dataclass
 class Came:
     """What a run came to."""
@@ -70,31 +75,32 @@ class Hurried(Home):
         return wired.command("hurried", "server.cli", command)
 
 
-def lacuna_folder(lacuna: Home, source: Path, out: Path) -> "subprocess.Popen[bytes]":
+def lacuna_folder(lacuna: Home, source: Path, out: Path, *how: str) -> "subprocess.Popen[bytes]":
     """The command, as a user starts it, again and again. What the last one said lies beside `out`."""
     program = [sys.executable, "-c", "from client.cli import main; main()", "--server", f"http://{lacuna.address}"]
     with (out.parent / "said").open("wb") as said, (out.parent / "client.log").open("ab") as log:
-        process = subprocess.Popen([*program, "folder", str(source), str(out), "--json"], env=lacuna.environ, stdout=said, stderr=log)
+        process = subprocess.Popen([*program, "folder", str(source), str(out), "--json", *how], env=lacuna.environ, stdout=said, stderr=log)
     lacuna.started.append(process)
     return process
 
 
 def run(folder: Path, source: Path, of: type[Home], start: Start, strikes: Sequence[Strike] = (), random: Random | None = None) -> Came:
     """All of `source` through a service of its own in `folder`, while that happens."""
-    folder.mkdir()
-    lacuna = of(folder / "h", **TIMES)
+    (folder / "out").mkdir(parents=True)
+    lacuna = of(folder / "h", LACUNA_ROOTS=f"read:{source},write:{folder / 'out'}", **TIMES)
     with _database(lacuna) as engine:
         lacuna.up()
         began = time.monotonic()
         ran = _Running(lacuna, engine, lambda: start(lacuna, source, folder / "out"))
         missed = [strike for strike in strikes if not ran.struck(strike, random or Random(0))]  # noqa: S311
         status = ran.ended()
+        rows = _manifest(lacuna)
         return Came(
             status=status,
             seconds=time.monotonic() - began,
             tree=contents(folder / "out"),
-            fates=_fates(folder / "said"),
-            rows=_manifest(lacuna),
+            fates=_fates(folder / "said") or _fates_of(rows),
+            rows=rows,
             ended=_count_ended(engine),
             twice=_twice(engine),
             kills=ran.kills,
@@ -186,9 +192,14 @@ def _times(folder: Path) -> dict[str, int]:
 
 def _fates(said: Path) -> dict[str, str]:
     """Whether an earlier run of the client restored a file or this one, it is restored."""
-    lines = [json.loads(line) for line in said.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in said.read_text(encoding="utf-8").splitlines() if line.startswith('{"path"')]
     fates = {line["path"]: line["error"]["code"] if line["error"] else line["fate"] for line in lines}
     return {path: "restored" if fate == "kept" else fate for path, fate in fates.items()}
+
+
+def _fates_of(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """As the manifest has it: a client that only looked on tells of no single file."""
+    return {path: row["error"] or "restored" for path, row in rows.items() if row["state"] != "ignored"}
 
 
 def _manifest(lacuna: Home) -> dict[str, dict[str, Any]]:
@@ -202,7 +213,8 @@ def _manifest(lacuna: Home) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for batch in reversed(eventually("the batch ends", ended)):
         lines = lacuna.http.get(batch["links"]["manifest"]).text.splitlines()
-        rows |= {row["path"]: row for row in map(json.loads, lines)}
+        told = {row["path"]: row for row in map(json.loads, lines)}
+        rows |= {path: row for path, row in told.items() if row["notes"] != ["done_before"]}  # a batch before did that
     return rows
 
 
@@ -304,14 +316,15 @@ def both(folder: Path, files: int, broken: int, kills: int, seed: int, of: type[
 @click.option("--broken", default=20, show_default=True, help="How many of them cannot be restored.")
 @click.option("--kills", default=5, show_default=True, help="Of client, API, worker and Redis each.")
 @click.option("--seed", default=0, show_default=True)
+@click.option("--in-place", is_flag=True, help="The server reads the folder itself, and the client looks on.")
 @click.option("--keep", type=click.Path(path_type=Path, exists=False), help="Where all of it is made, and left to look at.")
-def main(files: int, broken: int, kills: int, seed: int, keep: Path | None) -> None:
+def main(files: int, broken: int, kills: int, seed: int, in_place: bool, keep: Path | None) -> None:
     """Send a folder of photos through while everything is killed, and compare."""
     if not tree.photos():
         raise click.UsageError(f"There are no photos in {tree.DATA}: name the folder of pictures with DATA.")
     with tempfile.TemporaryDirectory(prefix="lacuna-night-") if keep is None else contextlib.nullcontext(str(keep)) as folder:
         Path(folder).mkdir(exist_ok=True)
-        found = both(Path(folder), files, broken, kills, seed)
+        found = both(Path(folder), files, broken, kills, seed, start=lacuna_in_place if in_place else lacuna_folder)
     _show(found)
     sys.exit(bool(found.differences))
 
