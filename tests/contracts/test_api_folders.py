@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -493,5 +493,6 @@ def test_a_retry_of_one_picture_reads_it_as_it_is_now(place: Place) -> None:
     assert answer.status_code == 202, answer.text
     place.work()
     assert place.told(batch) == {"succeeded": 1}
-    listed = replace(place.house.jobs.listing_of(batch))  # type: ignore[type-var]
+    listed = place.house.jobs.listing_of(batch)
+    assert listed is not None
     assert code(place.house.post(f"/v1/jobs/{listed.id}/retry")) == "batch_state"
