@@ -1,17 +1,20 @@
-"""`lacuna batches`: list, show, pause, resume, cancel, retry what failed, manifest."""
+"""`lacuna batches`: list, show, pause, resume, cancel, retry what failed, manifest; zips to the server, and back."""
 
 import shutil
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from client.cli.jobs import JobCommands, refuse_options
 from client.cli.program import Choices, choices, main, tell
+from client.cli.restore import picture_options
+from client.errors import ClientError
 
 if TYPE_CHECKING:
-    from client.http import Lacuna
+    from client.http import Batch, Lacuna
 
 batch_id = click.argument("batch_id", metavar="ID")
 
@@ -96,6 +99,75 @@ def manifest(chosen: Choices, batch_id: str, format: str) -> None:  # noqa: A002
     with _server(chosen) as lacuna:
         for text in lacuna.manifest(batch_id, format):
             click.echo(text, nl=False)
+
+
+@batches.command(short_help="Fetch the results of a batch as a zip.")
+@batch_id
+@click.option("-o", "--out", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Without it: lacuna-ID.zip.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
+@choices()
+@click.pass_obj
+def archive(chosen: Choices, batch_id: str, out: Path | None, overwrite: bool) -> None:
+    """Fetch the results of the batch ID that are there as a zip: each at the path of its picture, and a manifest of all."""
+    out = _free(out or Path(f"lacuna-{Path(batch_id).name}.zip"), overwrite)
+    with _server(chosen) as lacuna:
+        batch = lacuna.batch(batch_id)
+        _download(lacuna, batch_id, out)
+    tell(chosen, [batch | {"output": str(out)}], lambda: [f"{out}  {_counted(batch)}"])
+
+
+@batches.command("zip", short_help="Restore the pictures of a zip, and fetch them as one.")
+@click.argument("source", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "-o", "--out", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Without it: NAME.restored.zip beside it."
+)
+@click.option("--pattern", metavar="PATTERN", help="Only paths in the zip that fit it: '*.tif', '1920s/*'.")
+@picture_options
+@click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
+@choices()
+@click.pass_obj
+def restore_zip(chosen: Choices, /, source: Path, out: Path | None, overwrite: bool, **fields: Any) -> None:
+    """Restore the pictures in the zip FILE, and write them to the same paths of another zip.
+
+    Ctrl-C leaves the batch to the server; `lacuna batches archive` fetches what it made.
+    """
+    out = _free(out or source.with_name(f"{source.stem}.restored.zip"), overwrite)
+    with _server(chosen) as lacuna:
+        batch = lacuna.send_archive(source, **fields)
+        click.echo(f"The batch is {batch['id']}", err=True)
+        batch = lacuna.wait_for_batch(batch["id"])
+        if not batch["counts"]["succeeded"]:
+            raise _why(lacuna, batch)
+        _download(lacuna, batch["id"], out)
+    tell(chosen, [batch | {"output": str(out)}], lambda: [f"{out}  {_counted(batch)}"])
+    sys.exit(0 if batch["state"] == "succeeded" else 1)
+
+
+def _free(out: Path, overwrite: bool) -> Path:
+    if out.exists() and not overwrite:
+        raise click.UsageError(f"{out} exists. Choose another --out, or replace it with --overwrite.")
+    return out
+
+
+def _download(lacuna: "Lacuna", batch_id: str, out: Path) -> None:
+    from client.restoring import disk_error
+
+    try:
+        lacuna.download_archive(batch_id, out)
+    except OSError as error:
+        raise disk_error(error, out) from error
+
+
+def _why(lacuna: "Lacuna", batch: "Batch") -> ClientError:
+    """Why a batch has no results: what the job said that should have taken its pictures out of the zip, or what became of them."""
+    for job in lacuna.jobs(batch=batch["id"], kind="ingest"):
+        if job["error"]:
+            return ClientError(job["error"]["code"], job["error"]["title"], job["error"]["detail"])
+    return ClientError("no_result", "Nothing came of it", f"{_counted(batch)}. `lacuna batches {batch['id']}` tells more.")
+
+
+def _counted(batch: "Batch") -> str:
+    return ", ".join(f"{count} {name}" for name, count in batch["counts"].items() if count and name != "total")
 
 
 def _move(chosen: Choices, batch_id: str, move: str) -> None:
