@@ -154,6 +154,16 @@ def test_the_results_are_streamed_with_the_same_bytes_each_time_and_with_new_end
     assert (head.status_code, head.data) == (200, b"")
 
 
+def test_what_is_too_large_or_too_many_for_a_plain_zip_is_sent_as_a_large_one(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = post.run(packed({f"{number}.png": png(30, 30) for number in range(3)}))
+    with monkeypatch.context() as small:
+        small.setattr(zipfile, "ZIP64_LIMIT", 60)
+        small.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 2)
+        data = post.house.get(f"{URL}/{batch}/archive").data
+    assert data.count(b"PK\6\6") == 1
+    assert zipfile.ZipFile(io.BytesIO(data)).testzip() is None
+
+
 def test_the_results_of_any_batch_can_be_had_as_far_as_they_are_there(post: Post) -> None:
     house = post.house
     batch = house.post(URL, json={}).json["id"]
@@ -366,6 +376,9 @@ def test_limits_of_the_disk_of_a_file_of_the_list_and_of_the_queue(tmp_path: Pat
             full.setattr("shared.disk.nearly_full", lambda _: True)
             assert code(post.send(many)) == "storage_full"
         assert house.files() == []
+        for _ in range(3):
+            house.restored()
+        assert code(post.send(many)) == "too_many_jobs"
 
 
 @pytest.mark.parametrize(
