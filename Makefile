@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 EXPORTED := $(patsubst %/weights.safetensors,%/openvino/export.json,$(wildcard trainer/pretrained/*/weights.safetensors))
 
-.PHONY: help demo up test lint fuzz schema faults ablations bench serving lock
+.PHONY: help demo up test lint fuzz schema faults ablations night bench serving lock
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -50,6 +50,9 @@ faults: .venv/.ready $(EXPORTED) ## put every promise under fire, N times at mos
 
 ablations: .venv/.ready $(EXPORTED) ## take every mechanism of the promises away once, and see the matrix notice (ten minutes)
 	@$(BIN)/python -m tests.faults.ablations
+
+night: .venv/.ready $(EXPORTED) ## send 500 photos through while client, API, worker and Redis are killed (minutes); needs DATA
+	@$(BIN)/python -m tests.faults.night
 
 bench: .venv/.ready $(EXPORTED) ## measure engine and service on this machine (minutes; let it be alone)
 	@$(BIN)/python -m benchmarks.engine

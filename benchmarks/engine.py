@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks.pairs import Timed, alternate
 from shared.models import registry
 from shared.models.manifest import Manifest
 from trainer import artifact, networks
@@ -32,34 +32,6 @@ from trainer.execution.tensorflow import TensorFlowExecutor
 SIZES = ((512, 512), (321, 481))
 SIDE = 2048
 DNCNN = "dncnn-17"
-
-
-@dataclass(frozen=True)
-class Timed:
-    """Seconds of each round."""
-
-    seconds: list[float]
-
-    @property
-    def median(self) -> float:
-        """The middle one."""
-        return statistics.median(self.seconds)
-
-    def json(self) -> dict[str, float]:
-        """Median and range."""
-        return {"median": self.median, "least": min(self.seconds), "most": max(self.seconds)}
-
-
-def alternate(sides: dict[Any, Callable[[], object]], rounds: int) -> dict[Any, Timed]:
-    """Time each side once a round, after a round that does not count."""
-    taken: dict[Any, list[float]] = {name: [] for name in sides}
-    for number in range(rounds + 1):
-        for name, call in sides.items():
-            began = time.perf_counter()
-            call()
-            if number:
-                taken[name].append(time.perf_counter() - began)
-    return {name: Timed(seconds) for name, seconds in taken.items()}
 
 
 @click.command()

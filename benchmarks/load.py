@@ -11,6 +11,7 @@ from typing import Any
 CLIENTS = 4
 BOUNDARY = "lacuna-benchmark"
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+JSON = {"Content-Type": "application/json"}
 TIMEOUT_S = 120.0
 
 
@@ -44,9 +45,10 @@ class Client:
         return found
 
 
-def form(name: str, data: bytes) -> bytes:
-    """A picture as multipart/form-data, without any field."""
-    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'
+def form(name: str, data: bytes, **fields: str) -> bytes:
+    """A picture as multipart/form-data, behind the fields."""
+    said = "".join(f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n' for field, value in fields.items())
+    head = f'{said}--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'
     return head.encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 

@@ -18,7 +18,7 @@ from random import Random
 
 import click
 
-from benchmarks.engine import alternate
+from benchmarks.pairs import alternate
 from tests.databases import KINDS
 from tests.faults import pictures
 from tests.faults.rows.lanes import posted_among

@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 from client.errors import ClientError, ProblemError, ServerUnreachable, Stopped, UnexpectedAnswer
 from client.http import Job, Lacuna
 from client.outputs import asked_change, format_named, named_as, told_change
-from client.record import Known, Record
+from client.record import NAME, Known, Record
 from client.restoring import disk_error, end_of
 
 IN_FLIGHT = 8
@@ -30,6 +30,7 @@ POLL_S = 2  # how long Ctrl-C may take
 MOST_ANEW = 3  # that one file is sent in one run
 GONE = frozenset({"job_not_found", "result_expired"})  # of what was sent before: it is sent anew
 PASSING = frozenset({429, 502, 503, 504})  # it has no room now, or something before it cannot reach it
+RECEIVED = "idempotency_in_progress"  # by an API that died: for a minute nobody else may take its place
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 OVER = frozenset({"batch_state", "batch_not_found"})  # somebody sealed it, or canceled it at the end
 CLOSED = frozenset({"batch_not_open", "path_taken", "batch_not_found"})
@@ -47,6 +48,7 @@ class FolderOrder:
     mask: Path | None = None  # one for all, or a folder with one for each, by name
     references: Path | None = None  # a folder with the same pictures undamaged
     overwrite: bool = False
+    verify: bool = False  # what was done before is known by its contents, not by its times
     fields: Mapping[str, Any] = field(default_factory=dict)  # task, format and more, as `Lacuna.restore` takes them
 
     @property
@@ -112,6 +114,7 @@ class FolderRun:
         self._asked = order.asked
         self._stopped = threading.Event()
         self._lacuna = Lacuna(base_url, key=key, stopped=self._stopped)
+        self._record: Record | None = None  # opened by the run
         self._news: queue.Queue[Ended | ClientError | None] = queue.Queue()
         self._beginning = threading.Lock()
         self._end: ClientError | None = None  # what ends the whole run
@@ -120,20 +123,52 @@ class FolderRun:
     def run(self) -> Tally:
         """All files. Raises the `ClientError` that ended the run, and `KeyboardInterrupt` after what is under way was let go."""
         _check_places(self.order.source, self.order.out)
+        _make(self.order.out)
         self._record = Record(self.order.out)
         try:
+            self._tidy()
             self.tally.total = sum(1 for _ in walk(self.order.source, self._ignore))
             self._screen.began(self.tally)
             self._work()
         finally:
             self._stopped.set()
             self._lacuna.close()
-            self._record.close()
+            self._known.close()
         if self._crash is not None:
             raise self._crash
         if self._end is not None:
             raise self._end
         return self.tally
+
+    def survey(self) -> tuple[Tally, int]:
+        """What there is to do, without asking the server: the files that need nothing are counted as ended; and the bytes of the others."""
+        _check_places(self.order.source, self.order.out)
+        size = 0
+        with contextlib.ExitStack() as opened:
+            if (self.order.out / NAME).exists():
+                self._record = opened.enter_context(contextlib.closing(Record(self.order.out)))
+            for found in walk(self.order.source, self._ignore):
+                self.tally.total += 1
+                if isinstance(found, Unreadable):
+                    self.tally.count("failed")
+                elif (fate := self._needless(found)) is not None:
+                    self.tally.count(fate)
+                else:
+                    size += found.stat.st_size
+        return self.tally, size
+
+    @property
+    def _known(self) -> Record:
+        """The record, while the run lasts."""
+        if self._record is None:
+            raise RuntimeError("the run has not begun")
+        return self._record
+
+    def _tidy(self) -> None:
+        """Take away what a killed forerunner had fetched a part of: that file may never be fetched again."""
+        for output in self._known.placed():
+            with contextlib.suppress(OSError):
+                self._part(output).unlink()
 
     def _ignore(self, _: str) -> None:
         self.tally.ignored += 1
@@ -190,7 +225,7 @@ class FolderRun:
         except ProblemError as problem:
             if problem.code not in OVER:
                 raise
-        self._record.begin(self._lacuna.base_url, self._asked, None)
+        self._known.begin(self._lacuna.base_url, self._asked, None)
 
     def _ended(self, found: "Found | Unreadable") -> Ended:
         """What becomes of one file, however often the server is away."""
@@ -203,14 +238,13 @@ class FolderRun:
             except ClientError as error:
                 known = isinstance(error, ProblemError) and anew < MOST_ANEW
                 if known and error.code in GONE:
-                    self._record.forget(found.path)
+                    self._known.forget(found.path)
                     anew += 1
-                elif known and error.code in CLOSED:
-                    self._leave_batch(error)
+                elif known and error.code in CLOSED:  # and it was left
                     anew += 1
                 elif isinstance(error, UnexpectedAnswer) and error.status not in PASSING:
                     self._give_up(error)
-                elif isinstance(error, ServerUnreachable) or error.status in PASSING:
+                elif isinstance(error, ServerUnreachable) or error.status in PASSING or error.code == RECEIVED:
                     self._wait(error)
                 else:
                     return Ended(found.path, "failed", error=error)
@@ -233,35 +267,41 @@ class FolderRun:
         if self._stopped.wait(PAUSE_S):
             raise Stopped
 
-    def _leave_batch(self, error: ClientError) -> None:
+    def _leave_batch(self, batch: str, error: ClientError) -> None:
         """Go on in another one: it was sealed, or holds an older state of a file. But a user who canceled it wants no more."""
         with self._beginning:
-            if self.batch is None:
+            if self.batch != batch:
                 return  # another thread left it just now
-            state = self._lacuna.batch(self.batch)["state"]
-            if state == "canceled":
+            if self._state(batch) == "canceled":
                 self._give_up(error)
-            if state == "open":
-                self._lacuna.move_batch(self.batch, "seal")
+            self._seal(batch)
             self.batch = None
-            self._record.begin(self._lacuna.base_url, self._asked, None)
 
     def _give_up(self, error: ClientError) -> None:
         self._end = error
         self._stopped.set()
         raise Stopped from error
 
-    def _one(self, found: "Found", anew: int) -> Ended:
-        known = self._record.known(found.path, self._asked, found.stat)
+    def _needless(self, found: "Found") -> Fate | None:
+        """Why nothing is to be done with a file: an earlier run did it, or something is in the way."""
+        known = None if self._record is None else self._record.known(found.path, self._asked, found.stat)
         if known is not None and known.output is not None and self._is_there(found.path, known):
-            return Ended(found.path, "kept", self.order.out / os.fsdecode(known.output))
-        wanted = str(self.order.fields.get("format", "keep"))
-        place = named_as(Path(found.path), asked_change(Path(found.path), wanted, str(self.order.fields.get("task", "denoise"))))
-        if os.path.lexists(self.order.out / place) and not self.order.overwrite:
-            return Ended(found.path, "skipped", self.order.out / place)
+            return "kept"
+        return "skipped" if os.path.lexists(self.order.out / self._place(found)) and not self.order.overwrite else None
+
+    def _place(self, found: "Found") -> Path:
+        """Where its output goes, as far as its name tells."""
+        wanted, task = str(self.order.fields.get("format", "keep")), str(self.order.fields.get("task", "denoise"))
+        return named_as(Path(found.path), asked_change(Path(found.path), wanted, task))
+
+    def _one(self, found: "Found", anew: int) -> Ended:
+        needless, place = self._needless(found), self._place(found)
+        if needless is not None:
+            return Ended(found.path, needless, self.order.out / place)
+        known = self._known.known(found.path, self._asked, found.stat)
         job = self._lacuna.wait(known.job if known is not None else self._sent(found, anew), poll_s=POLL_S)
         if job["state"] != "succeeded":
-            self._record.forget(found.path)
+            self._known.forget(found.path)
             return Ended(found.path, "failed", job=job, error=end_of(job))
         return self._fetched(found, place, job)
 
@@ -272,11 +312,13 @@ class FolderRun:
             stat = output.lstat()
         except OSError:
             return False
-        if known.out_size is not None:
+        if self.order.verify and known.source_sha256 != _sha256(self.order.source / path):
+            return False
+        if known.out_size is not None and not self.order.verify:
             return (stat.st_size, stat.st_mtime_ns) == (known.out_size, known.out_mtime_ns)
         if _sha256(output) != known.sha256:
             return False
-        self._record.done(path, stat)
+        self._known.done(path, stat)
         return True
 
     def _sent(self, found: "Found", anew: int) -> str:
@@ -287,44 +329,54 @@ class FolderRun:
         batch = self._batch()
         same = f"{batch}:{place}:{found.stat.st_size}:{found.stat.st_mtime_ns}:{self._asked}:{anew}"
         key = hashlib.sha256(same.encode()).hexdigest()
-        job = self._lacuna.restore(source, mask=mask, reference=reference, batch=batch, place=place, key=key, **self.order.fields)
+        try:
+            job = self._lacuna.restore(source, mask=mask, reference=reference, batch=batch, place=place, key=key, **self.order.fields)
+        except ProblemError as problem:
+            if problem.code in CLOSED:
+                self._leave_batch(batch, problem)
+            raise
         now = source.stat()
         if (now.st_size, now.st_mtime_ns) != (found.stat.st_size, found.stat.st_mtime_ns):
             raise ClientError("file_changed", f"{found.path} changed while it was read", "Run the command again when nobody writes to it.")
-        self._record.sent(found.path, self._asked, found.stat, job["id"])
+        self._known.sent(found.path, self._asked, found.stat, job["id"], job["input"]["sha256"])
         return str(job["id"])
 
     def _batch(self) -> str:
         """The batch of this run: that of the last one, if it is still open, or a new one."""
         with self._beginning:
             if self.batch is None:
-                before = self._record.batch(self._lacuna.base_url, self._asked)
-                self.batch = before if before is not None and self._is_open(before) else None
+                before = self._known.batch(self._lacuna.base_url, self._asked)
+                self.batch = before if before is not None and self._state(before) == "open" else None
             if self.batch is None:
                 self.batch = str(self._lacuna.create_batch(self.order.fields.get("label"))["id"])
-                self._record.begin(self._lacuna.base_url, self._asked, self.batch)
+                self._known.begin(self._lacuna.base_url, self._asked, self.batch)
             return self.batch
 
-    def _is_open(self, batch: str) -> bool:
+    def _state(self, batch: str) -> str | None:
+        """None: there is no such batch."""
         try:
-            return bool(self._lacuna.batch(batch)["state"] == "open")
+            return str(self._lacuna.batch(batch)["state"])
         except ProblemError as problem:
             if problem.code != "batch_not_found":
                 raise
-            return False
+            return None
 
     def _fetched(self, found: "Found", place: Path, job: Job) -> Ended:
         told = named_as(Path(found.path), told_change(job["input"]["format"], job["result"]["type"]))
         output = self.order.out / told
         if told != place and os.path.lexists(output) and not self.order.overwrite:
             return Ended(found.path, "skipped", output, job)
-        taken_by = self._record.placing(found.path, told, job["result"]["sha256"])
+        taken_by = self._known.placing(found.path, told, job["result"]["sha256"])
         if taken_by is not None:
             raise ClientError("output_taken", f"{told} is the output of {taken_by}", "Restore one of them into another folder.")
         output.parent.mkdir(parents=True, exist_ok=True)
-        self._lacuna.download(job, output)
-        self._record.done(found.path, output.lstat())
+        self._lacuna.download(job, output, part=self._part(told))
+        self._known.done(found.path, output.lstat())
         return Ended(found.path, "restored", output, job)
+
+    def _part(self, output: Path) -> Path:
+        """What an output is until it is whole: the same for the same output, of which only one run fetches one at a time."""
+        return (self.order.out / output).with_name(f"{OURS}-{hashlib.sha256(os.fsencode(output)).hexdigest()[:32]}.part")
 
 
 @dataclass(frozen=True)
@@ -344,26 +396,26 @@ class Unreadable:
 
 
 def walk(source: Path, ignore: Callable[[str], None]) -> Iterator[Found | Unreadable]:
-    """The pictures below `source` in the order of their names, folder by folder. `ignore` hears of all else; links lead nowhere."""
+    """The pictures below `source`, as the disk lists them: no folder is held in memory. `ignore` hears of all else; links lead nowhere."""
 
     def below(folder: str) -> Iterator[Found | Unreadable]:
         try:
-            with os.scandir(source / folder) as scanned:
-                entries = sorted(scanned, key=lambda entry: entry.name)
+            scanned = os.scandir(source / folder)
         except OSError as error:
             yield Unreadable(folder, error)
             return
-        for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    yield from below(path)
-                elif _is_picture(entry):
-                    yield Found(path, entry.stat(follow_symlinks=False))
-                else:
-                    ignore(path)
-            except OSError as error:
-                yield Unreadable(path, error)
+        with scanned:
+            for entry in scanned:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                try:
+                    if entry.is_dir(follow_symlinks=False):
+                        yield from below(path)
+                    elif _is_picture(entry):
+                        yield Found(path, entry.stat(follow_symlinks=False))
+                    else:
+                        ignore(path)
+                except OSError as error:
+                    yield Unreadable(path, error)
 
     yield from below("")
 
@@ -374,12 +426,15 @@ def _is_picture(entry: "os.DirEntry[str]") -> bool:
 
 
 def _check_places(source: Path, out: Path) -> None:
-    """Makes the folder of outputs. Raises `ClientError` where a run could not end well."""
+    """Raises `ClientError` where a run could not end well."""
     if not source.is_dir():
         raise ClientError("folder_not_found", f"There is no folder {source}", "Check its name; single files go through `lacuna restore`.")
     inner, outer = source.resolve(), out.resolve()
     if inner == outer or inner in outer.parents or outer in inner.parents:
         raise ClientError("folders_overlap", "Input and output lie within each other", "Choose a place for the outputs beside the inputs.")
+
+
+def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -34,7 +34,7 @@ FINAL = frozenset({"succeeded", "failed", "canceled"})
 ENDED = FINAL | {"completed_with_errors"}  # of a batch
 MOVED = {  # the states that a move of a batch leads to
     "seal": ("running", "succeeded", "completed_with_errors"), "pause": ("paused",),
-    "resume": ("running", "succeeded", "completed_with_errors"), "cancel": ("canceled",),
+    "resume": ("running", "succeeded", "completed_with_errors"), "cancel": ("canceled",), "retry": (),
 }  # fmt: skip
 TRIES = 6  # with the pauses below: about eight seconds, longer than a restart of the server
 FIRST_PAUSE_S = 0.25  # doubled after each try
@@ -134,12 +134,13 @@ class Lacuna:
                 self._pause(SHORTEST_POLL_S)
             seen = job
 
-    def download(self, job: Job, path: Path) -> None:
+    def download(self, job: Job, path: Path, *, part: Path | None = None) -> None:
         """Writes the result of a succeeded job to `path`, replacing what is there: the whole file or nothing.
 
+        Until it is whole it is `part`, in the same folder; one who is killed meanwhile leaves that behind.
         Raises `ClientError("result_damaged")` if its bytes are not those that the job names.
         """
-        part = path.with_name(f".lacuna-{uuid.uuid4()}.part")
+        part = part or path.with_name(f".lacuna-{uuid.uuid4()}.part")
         try:
             if self._persist(lambda: self._fetch(f"{_job_url(job['id'])}/result", part)) != job["result"]["sha256"]:
                 raise ClientError("result_damaged", "The result arrived damaged", "Nothing was written. Run the command again.")
@@ -197,6 +198,11 @@ class Lacuna:
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         return self._persist(lambda: self._ask("POST", "/v1/batches", json=_given(label=label), headers=headers))
 
+    def start_folder(self, order: dict[str, Any]) -> Any:
+        """Has a folder of the server's machine restored: `folder`, `out` and what else the API takes. The batch; a dry run's job."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return self._persist(lambda: self._ask("POST", "/v1/batches", json=order, headers=headers))
+
     def batch(self, batch_id: str) -> Batch:
         """One batch, with its counts."""
         return self._persist(lambda: self._ask("GET", _batch_url(batch_id)))
@@ -216,7 +222,7 @@ class Lacuna:
             params |= {"cursor": page["next"]}
 
     def move_batch(self, batch_id: str, move: str) -> Batch:
-        """`seal`, `pause`, `resume` or `cancel`. Answers with the batch."""
+        """`seal`, `pause`, `resume`, `cancel` or `retry`. Answers with the batch."""
         url = f"{_batch_url(batch_id)}/{move}"
         return self._persist(lambda: self._ask("POST", url), lambda: self._move_again(batch_id, move))
 

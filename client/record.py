@@ -15,7 +15,7 @@ FORM = 1
 _TABLES = """
 CREATE TABLE files (
     path BLOB PRIMARY KEY, asked TEXT NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
-    job TEXT, output BLOB UNIQUE, sha256 TEXT, out_size INTEGER, out_mtime_ns INTEGER
+    job TEXT, source_sha256 TEXT, output BLOB UNIQUE, sha256 TEXT, out_size INTEGER, out_mtime_ns INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE runs (server TEXT NOT NULL, asked TEXT NOT NULL, batch TEXT NOT NULL, PRIMARY KEY (server, asked));
 """
@@ -26,6 +26,7 @@ class Known:
     """A file that was sent: by which job, and once it was fetched, where it lies and what it is."""
 
     job: str
+    source_sha256: str | None
     output: bytes | None  # below the folder of outputs; from just before it gets there
     sha256: str | None
     out_size: int | None  # None: it may not have got there
@@ -80,18 +81,19 @@ class Record:
         """What is known of a file, unless it changed since, or something else is asked now."""
         key = (os.fsencode(path), asked, stat.st_size, stat.st_mtime_ns, stat.st_ino)
         query = (
-            "SELECT job, output, sha256, out_size, out_mtime_ns FROM files "
+            "SELECT job, source_sha256, output, sha256, out_size, out_mtime_ns FROM files "
             "WHERE path = ? AND asked = ? AND size = ? AND mtime_ns = ? AND inode = ? AND job IS NOT NULL"
         )
         with self._lock:
             row = self._do(query, key).fetchone()
         return None if row is None else Known(*row)
 
-    def sent(self, path: str, asked: str, stat: os.stat_result, job: str) -> None:
-        """The file is under way as this job."""
-        row = (os.fsencode(path), asked, stat.st_size, stat.st_mtime_ns, stat.st_ino, job)
+    def sent(self, path: str, asked: str, stat: os.stat_result, job: str, sha256: str) -> None:
+        """The file is under way as this job, with these contents."""
+        row = (os.fsencode(path), asked, stat.st_size, stat.st_mtime_ns, stat.st_ino, job, sha256)
+        columns = "path, asked, size, mtime_ns, inode, job, source_sha256"
         with self._lock:
-            self._do("INSERT OR REPLACE INTO files (path, asked, size, mtime_ns, inode, job) VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._do(f"INSERT OR REPLACE INTO files ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608  names of ours
 
     def placing(self, path: str, output: Path, sha256: str) -> str | None:
         """The file is about to be at `output`, below the folder. Answers with the path of the file whose output that is already."""
@@ -102,6 +104,12 @@ class Record:
                 return os.fsdecode(row[0])
             self._do("UPDATE files SET output = ?, sha256 = ?, out_size = NULL WHERE path = ?", (where, sha256, os.fsencode(path)))
         return None
+
+    def placed(self) -> list[Path]:
+        """The outputs, below the folder, of which it is not known whether they got there."""
+        with self._lock:
+            rows = self._do("SELECT output FROM files WHERE output IS NOT NULL AND out_size IS NULL", ()).fetchall()
+        return [Path(os.fsdecode(output)) for (output,) in rows]
 
     def done(self, path: str, stat: os.stat_result) -> None:
         """It is there."""

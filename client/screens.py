@@ -124,6 +124,7 @@ class FolderLines:
     """One plain line for each file that was restored or failed; once a minute where the run stands, or what it waits for."""
 
     _told_away = -STANDS_S
+    _told = -STANDS_S
 
     def showing(self) -> AbstractContextManager[object]:
         """While this is open, the screen shows."""
@@ -142,7 +143,19 @@ class FolderLines:
             click.echo(f"{legible(ended.path)} -> {legible(str(ended.output))}")
         if time.monotonic() - self._told >= STANDS_S:
             self._told = time.monotonic()
-            click.echo(stands(tally, time.monotonic() - self._began), err=True)
+            click.echo(stands(tally, *paced(tally, time.monotonic() - self._began)), err=True)
+
+    def moved(self, tally: Tally, rate_per_s: float | None, left_s: float | None) -> None:
+        """Says once a minute where a run stands that is the server's."""
+        if time.monotonic() - self._told >= STANDS_S:
+            self._told = time.monotonic()
+            click.echo(stands(tally, rate_per_s, left_s), err=True)
+
+    def held_up(self, reason: str) -> None:
+        """Says why nothing happens."""
+        if time.monotonic() - self._told_away >= STANDS_S:
+            self._told_away = time.monotonic()
+            click.echo(f"Paused: {legible(reason)}.", err=True)
 
     def away(self, error: ClientError) -> None:
         """Says what is waited for."""
@@ -191,23 +204,53 @@ class FolderBar:
             self._progress.console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
         self._move(tally)
 
+    def moved(self, tally: Tally, rate_per_s: float | None, left_s: float | None) -> None:
+        """Moves the bar of a run that is the server's."""
+        self._show(tally, stands(tally, rate_per_s, left_s))
+
+    def held_up(self, reason: str) -> None:
+        """Says why nothing happens."""
+        self._progress.update(self._task, description=f"paused: {legible(reason)}")
+
     def away(self, error: ClientError) -> None:
         """Says what is waited for."""
         self._progress.update(self._task, description=f"waiting: {legible(error.title)}")
 
     def _move(self, tally: Tally) -> None:
-        description = stands(tally, time.monotonic() - self._began)
+        self._show(tally, stands(tally, *paced(tally, time.monotonic() - self._began)))
+
+    def _show(self, tally: Tally, description: str) -> None:
         self._progress.update(self._task, completed=tally.ended, total=tally.total or 1, description=description)
 
 
-def stands(tally: Tally, seconds: float) -> str:
+def stands(tally: Tally, rate_per_s: float | None, left_s: float | None) -> str:
     """`412 of 500, 3 failed, 2.1 a second, about 42 s`."""
     parts = [f"{tally.ended} of {tally.total}"] + ([f"{tally.failed} failed"] if tally.failed else [])
-    worked = tally.restored + tally.failed  # what was there already took no time
-    left = tally.total - tally.ended
-    if worked and left and seconds > 0:
-        parts += [f"{worked / seconds:.2g} a second", f"about {duration(left * seconds / worked)}"]
+    if rate_per_s and left_s:
+        parts += [f"{rate_per_s:.2g} a second", f"about {duration(left_s)}"]
     return ", ".join(parts)
+
+
+def paced(tally: Tally, seconds: float) -> tuple[float | None, float | None]:
+    """How many files a second a run did, and how long the rest of them takes at that rate."""
+    worked = tally.restored + tally.failed  # what was there already took no time
+    rate = worked / seconds if seconds > 0 else 0
+    return (rate, (tally.total - tally.ended) / rate) if rate else (None, None)
+
+
+def survey_lines(job: Job) -> list[str]:
+    """What a dry run found."""
+    found = job["result"]
+    size = f"{found['pixels'] / 1e6:.1f} Mpx in {found['bytes'] / 1e9:.2f} GB"
+    lines = [f"{counted(found['pictures'], 'picture')} to restore: {size}; {found['free'] / 1e9:.0f} GB are free for the outputs"]
+    others = {"skipped, as they are done or something is in their place": found["skipped"], "cannot be restored": found["failed"]}
+    lines += [f"{count} {what}" for what, count in others.items() if count]
+    lines += [f"{counted(found['ignored'], 'other file')} ignored"] if found["ignored"] else []
+    took = found["restoring_s"]
+    return [
+        *lines,
+        "How long it takes is unknown until the model has run once" if took is None else f"About {duration(took)} with one worker",
+    ]
 
 
 def summary(tally: Tally) -> str:

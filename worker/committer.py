@@ -16,7 +16,6 @@ from shared.jobs.store import Jobs
 from worker import patience
 from worker.patience import until_answered
 
-GATHER_SECONDS = 0.02
 GROUP = 64
 LARGE_BYTES = 8_000_000  # a large file takes long to sync: nobody else waits for it
 
@@ -111,12 +110,11 @@ class Committer:
             publishing.publish(self._jobs, self._outputs, committed)
 
     def _gather(self) -> list[_Waiting]:
-        """What else finishes within `GATHER_SECONDS`."""
+        """What else has finished while the group before was committed. Nobody is waited for: the slower the disk, the larger the groups."""
         gathered: list[_Waiting] = []
-        until = time.monotonic() + GATHER_SECONDS
         while len(gathered) < GROUP - 1:
             try:
-                item = self._finished.get(timeout=max(0.0, until - time.monotonic()))
+                item = self._finished.get_nowait()
             except queue.Empty:
                 break
             if item is None:

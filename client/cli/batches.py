@@ -84,9 +84,7 @@ def cancel(chosen: Choices, batch_id: str) -> None:
 @click.pass_obj
 def retry(chosen: Choices, batch_id: str) -> None:
     """Restore again what failed in the batch ID."""
-    with _server(chosen) as lacuna:
-        again = [lacuna.retry(item["job"]) for item in list(lacuna.items(batch_id, state="failed"))]
-    tell(chosen, again, lambda: [f"{job['path']}  again as {job['id']}" for job in again], none="Nothing failed in it.")
+    _move(chosen, batch_id, "retry")
 
 
 @batches.command(short_help="Print what became of each picture of a batch.")

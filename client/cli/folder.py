@@ -2,11 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from client.cli.program import Choices, choices, main
+from client.cli.program import Choices, choices, main, tell
 from client.cli.restore import picture_options
 
 if TYPE_CHECKING:
@@ -23,21 +23,53 @@ if TYPE_CHECKING:
     "--references", metavar="FOLDER", type=click.Path(path_type=Path), help="The same pictures undamaged, by name, to compare with."
 )
 @picture_options
-@click.option("--overwrite", is_flag=True, help="Replace files that are in the way. Without it they stay, and their pictures are skipped.")
+@click.option(
+    "--on-existing",
+    type=click.Choice(["skip", "overwrite"]),
+    default="skip",
+    show_default=True,
+    help="What becomes of a picture whose output has another file in its place.",
+)
+@click.option("--in-place", is_flag=True, help="IN and OUT are folders of the server's machine, within its LACUNA_ROOTS: nothing is sent.")
+@click.option("--pattern", metavar="PATTERN", help="With --in-place: only paths that fit, as *.tif or 1920s/*.")
+@click.option("--verify", is_flag=True, help="Know what was done before by the contents of the files, not by their times.")
+@click.option("--dry-run", is_flag=True, help="Only say how much there is to do.")
 @choices()
 @click.pass_obj
-def folder(chosen: Choices, /, source: Path, out: Path, mask: Path | None, references: Path | None, overwrite: bool, **fields: Any) -> None:
+def folder(chosen: Choices, /, source: Path, out: Path, in_place: bool, dry_run: bool, **given: Any) -> None:
     """Restore all pictures below IN to the same places below OUT.
 
-    Run it again after whatever stopped it: it goes on where it was. What is done and unchanged is not sent again. A picture that fails
+    Run it again after whatever stopped it: it goes on where it was. What is done and unchanged is not done again. A picture that fails
     does not stop the others; links are not followed.
     """
+    asked = {name: value for name, value in given.items() if value is not None and value is not False}
+    if in_place:
+        _restore_in_place(chosen, asked | {"folder": str(source), "out": str(out)}, dry_run=dry_run)
+    if "pattern" in asked:
+        raise click.UsageError("--pattern goes with --in-place.")
+    _send(chosen, source, out, asked, dry_run=dry_run)
+
+
+def _send(chosen: Choices, source: Path, out: Path, asked: dict[str, Any], *, dry_run: bool) -> None:
+    """A folder of this machine, through the server and back."""
     from client.folder import FolderOrder, FolderRun
     from client.screens import summary
 
-    given = {name: value for name, value in fields.items() if value is not None}
+    overwrite, verify = asked.pop("on_existing") == "overwrite", asked.pop("verify", False)
+    order = FolderOrder(source, out, asked.pop("mask", None), asked.pop("references", None), overwrite, verify, asked)
     screen = _screen(as_json=chosen.as_json)
-    run = FolderRun(chosen.server, FolderOrder(source, out, mask, references, overwrite, given), screen, key=chosen.key)
+    run = FolderRun(chosen.server, order, screen, key=chosen.key)
+    if dry_run:
+        tally, size = run.survey()
+        found = {
+            "pictures": tally.total - tally.ended,
+            "bytes": size,
+            "kept": tally.kept,
+            "skipped": tally.skipped,
+            "ignored": tally.ignored,
+        }
+        tell(chosen, [found], lambda: [f"{found['pictures']} of {summary(tally)} To send: {size / 1e9:.2f} GB"])
+        return
     try:
         with screen.showing():
             tally = run.run()
@@ -47,6 +79,41 @@ def folder(chosen: Choices, /, source: Path, out: Path, mask: Path | None, refer
     click.echo(summary(tally), err=chosen.as_json)
     if run.batch is not None:
         click.echo(f"What became of each: lacuna batches manifest {run.batch}", err=True)
+    sys.exit(1 if tally.failed else 0)
+
+
+def _restore_in_place(chosen: Choices, order: dict[str, Any], *, dry_run: bool) -> NoReturn:
+    """A folder of the server's machine."""
+    from client import in_place
+    from client.http import Lacuna
+    from client.outputs import format_named
+    from client.restoring import end_of
+    from client.screens import summary, survey_lines
+
+    mask = order.pop("mask", None)
+    if mask is not None:
+        order["masks" if format_named(mask) is None else "mask"] = str(mask)
+    order |= {"references": str(order["references"])} if "references" in order else {}
+    screen = _screen(as_json=chosen.as_json)
+    with Lacuna(chosen.server, key=chosen.key) as lacuna:
+        if dry_run:
+            job = in_place.survey(lacuna, order)
+            if job["state"] != "succeeded":
+                raise end_of(job)
+            tell(chosen, [job["result"]], lambda: survey_lines(job))
+            sys.exit(0)
+        started = lacuna.start_folder(order)
+        try:
+            with screen.showing():
+                batch = in_place.follow(lacuna, started["id"], screen)
+        except KeyboardInterrupt:
+            click.echo(f"The server goes on. Stop it: lacuna batches cancel {started['id']}", err=True)
+            raise
+        if batch["state"] in ("failed", "canceled"):
+            raise in_place.ended_early(lacuna, batch)
+    tally = in_place.tally_of(batch)
+    tell(chosen, [batch], lambda: [summary(tally)])
+    click.echo(f"What became of each: lacuna batches manifest {batch['id']}", err=True)
     sys.exit(1 if tally.failed else 0)
 
 

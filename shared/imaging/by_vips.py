@@ -1,4 +1,7 @@
-"""Pixels by libvips: what Pillow would cut to 8 bits, every TIFF, and CMYK. Loaders are named, and untrusted ones blocked."""
+"""Pixels by libvips: what Pillow would cut to 8 bits, every TIFF, CMYK, and PNG to be written.
+
+Loaders are named, and untrusted ones blocked.
+"""
 
 import logging
 from functools import partial

@@ -1,7 +1,8 @@
 """Bytes ↔ pixels: JPEG, PNG, TIFF, WebP and BMP, with 8 or 16 bits a channel, grey or RGB, with or without alpha.
 
 What is not pixels is kept: colour profile, EXIF, XMP, IPTC, resolution. The picture is turned as EXIF says and the tag set
-to 1. How the formats keep all that: `containers/`; who packs the pixels: `by_pillow.py` where it is exact, else `by_vips.py`.
+to 1. How the formats keep all that: `containers/`; who packs the pixels: `by_pillow.py` where it is exact, else `by_vips.py`,
+which also writes most PNG, for it is quicker (docs/decisions/0027).
 """
 
 import io
@@ -20,6 +21,7 @@ from shared.imaging.pixels import Pixels, in_eight_bits, unassociated, upright
 TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "TIFF": "image/tiff", "WEBP": "image/webp", "BMP": "image/bmp"}
 _DEEP = {"PNG", "TIFF"}  # formats of 16 bits a channel
 _HIGHEST_DPI = {"JPEG": 65_535, "PNG": 100_000_000, "BMP": 50_000_000}  # what the field of each format holds
+_TINY_PIXELS = 16_384  # up to which Pillow has written a PNG before libvips, the faster one, has begun
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>))[2-8](?=[\"'<])")
 
 
@@ -197,8 +199,10 @@ def _channels(colour: Pixels, source: Source, target: str, notes: list[str]) -> 
 def _write_png(channels: Pixels, colours: int, source: Source, same: bool, quality: int | None, notes: list[str]) -> bytes:
     if channels.dtype == np.uint16:
         data = by_vips.encode(channels, colours, "PNG", {"compression": 3, "filter": "sub", "bitdepth": 16})
-    else:
+    elif channels.shape[0] * channels.shape[1] <= _TINY_PIXELS:
         data = by_pillow.encode(channels, "PNG", {"compress_level": 3})
+    else:
+        data = by_vips.encode(channels, colours, "PNG", {"compression": 3, "filter": "all"})
     kept = source.kept if same else replace(source.kept, colour=())
     return png.wrap(data, kept, exif.written(kept.exif))
 
@@ -218,7 +222,7 @@ def _write_webp(channels: Pixels, colours: int, source: Source, same: bool, qual
     lossless = quality is None and (source.packing["lossless"] if same else source.header.format != "JPEG")
     kept = source.kept
     described = exif.written(exif.with_dpi(kept.exif, kept.dpi))
-    options = {"lossless": lossless, "quality": 50 if lossless else quality or 95, "method": 1 if lossless else 4, "exact": True}
+    options = {"lossless": lossless, "quality": 0 if lossless else quality or 95, "method": 1 if lossless else 2, "exact": True}
     options |= {name: data for name, data in (("icc_profile", kept.profile), ("exif", described), ("xmp", kept.xmp)) if data}
     notes += ["iptc_dropped"] if kept.iptc else []
     return by_pillow.encode(channels, "WEBP", options)

@@ -109,6 +109,11 @@ def test_a_batch_ends_with_its_last_picture_once_it_is_sealed(house: House) -> N
     assert house.ports.batches.finish() == [other]
     assert house.ports.batches.finish() == []
     assert seen(house, other)["state"] == "completed_with_errors"
+    looked_at = opened(house)
+    (fourth,) = sent(house, looked_at, "a")
+    move(house, looked_at, "seal")
+    house.succeed(fourth.id)
+    assert seen(house, looked_at)["state"] == "succeeded", "who looks had to wait for upkeep"
     assert move(house, opened(house), "seal").json["state"] == "succeeded", "an empty one has nothing to wait for"
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -21,6 +22,7 @@ from client import record
 from client.cli import main
 from client.http import Lacuna
 from tests.contracts.api_fixtures import House, open_house
+from tests.contracts.serving import worker_of
 from tests.promises import wiring
 from tests.promises.programs import eventually
 from tests.unit.pictures import image, noise, saved
@@ -29,7 +31,7 @@ from tests.unit.pictures import image, noise, saved
 class Served:
     """An API on a port, and a worker that works whenever something waits."""
 
-    def __init__(self, house: House, home: Path) -> None:
+    def __init__(self, house: House) -> None:
         self.house = house
         self.posts = 0
         self.requests = 0
@@ -46,15 +48,16 @@ class Served:
         self.working = threading.Event()
         self.working.set()
         self._ended = threading.Event()
-        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._server.serve_forever, lambda: self._work(home))]
+        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._server.serve_forever, self._work)]
         for thread in self._threads:
             thread.start()
 
-    def _work(self, home: Path) -> None:
-        ports = wiring.ports(home)
+    def _work(self) -> None:
+        ports = worker_of(self.house)
         while not self._ended.wait(0.02):
             if self.working.is_set():
                 wiring.work(ports)
+                self.house.ports.batches.fail_unlisted()
                 self.house.ports.batches.finish()
 
     def close(self) -> None:
@@ -69,9 +72,9 @@ class Served:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    home = tmp_path / "home"
-    with open_house(home, shipped=True) as house:
-        server = Served(house, home)
+    roots = f"read:{tmp_path}/in", f"read:{tmp_path}/masks", f"write:{tmp_path}/out"
+    with open_house(tmp_path / "home", shipped=True, roots=roots) as house:
+        server = Served(house)
         try:
             yield server
         finally:
@@ -142,7 +145,7 @@ def test_what_changed_is_restored_again_and_what_is_new_is_added(served: Served,
     ran = served.run("folder", str(source), str(out))
     assert "7 pictures: 2 restored, 3 done before, 2 skipped, as their outputs exist." in ran.output
     assert (out / "a.jpg").read_bytes() == b"somebody else's"
-    overwritten = served.run("folder", str(source), str(out), "--overwrite")
+    overwritten = served.run("folder", str(source), str(out), "--on-existing", "overwrite")
     assert "7 pictures: 2 restored, 5 done before." in overwritten.output
     assert (out / "a.jpg").read_bytes() != b"somebody else's"
 
@@ -150,7 +153,7 @@ def test_what_changed_is_restored_again_and_what_is_new_is_added(served: Served,
 def test_another_order_is_other_work(served: Served, source: Path) -> None:
     out = str(source.parent / "out")
     served.run("folder", str(source), out)
-    ran = served.run("folder", str(source), out, "--strength", "0.5", "--overwrite")
+    ran = served.run("folder", str(source), out, "--strength", "0.5", "--on-existing", "overwrite")
     assert "6 pictures: 6 restored." in ran.output
 
 
@@ -258,11 +261,34 @@ def test_a_user_who_cancels_the_batch_ends_the_run(served: Served, source: Path)
     running.start()
     eventually("all are sent", lambda: served.posts >= 6)
     (batch,) = served.house.get("/v1/batches").json["items"]
-    assert served.run("batches", "cancel", batch["id"]).output == f"{batch['id']}  canceled\n"
+    served.house.post(f"/v1/batches/{batch['id']}/cancel")  # not by a command: click's runner knows one standard output at a time
     running.join(30)
     assert ended[0].exit_code == 1
     assert "canceled" in ended[0].output
     assert files(source.parent / "out") == []
+
+
+def test_a_batch_that_somebody_sealed_is_left_for_one_other(served: Served, source: Path) -> None:
+    for number in range(34):
+        (source / f"{number:02}.png").write_bytes(saved(image(noise(20, 31 + number, 3))))
+    served.working.clear()
+    ended: list[Result] = []
+    running = threading.Thread(target=lambda: ended.append(served.run("folder", str(source), str(source.parent / "out"))))
+    running.start()
+    eventually("all threads wait", lambda: served.posts >= folder_module.IN_FLIGHT)
+    (batch,) = served.house.get("/v1/batches").json["items"]
+    eventually("all are there", lambda: served.house.get(f"/v1/batches/{batch['id']}").json["counts"]["total"] == folder_module.IN_FLIGHT)
+    assert served.house.post(f"/v1/batches/{batch['id']}/seal").status_code == 200
+    served.working.set()
+    running.join(60)
+    assert ended[0].exit_code == 0, ended[0].output
+    assert files(source.parent / "out") == pictures(source)
+    totals = [batch["counts"]["total"] for batch in served.house.get("/v1/batches").json["items"]]
+    assert totals == [32, 8], "several threads left it, and each left the next one too"
+
+
+# werkzeug's development server, which only tests run, closes no file whose client reset the connection
+kills = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def killed_in_mid_run(served: Served, source: Path, out: Path, sent: int) -> None:
@@ -276,6 +302,7 @@ def killed_in_mid_run(served: Served, source: Path, out: Path, sent: int) -> Non
     process.wait()
 
 
+@kills
 def test_a_run_that_was_killed_goes_on_and_restores_each_file_once(served: Served, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         (source / f"{number:02}.png").write_bytes(saved(image(noise(20, 31 + number, 3))))
@@ -293,6 +320,22 @@ def test_a_run_that_was_killed_goes_on_and_restores_each_file_once(served: Serve
     undisturbed = source.parent / "undisturbed"
     assert served.run("folder", str(source), str(undisturbed)).exit_code == 0
     assert contents(out) == contents(undisturbed)
+
+
+@kills
+def test_a_run_that_was_killed_in_a_download_leaves_no_part_of_a_file_behind(served: Served, tmp_path: Path) -> None:
+    source, out = tmp_path / "one", tmp_path / "out"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub/a.png").write_bytes(saved(image(noise(20, 30, 3))))
+    killed = "import os, signal; os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL); from client.cli import main; main()"
+    command = [sys.executable, "-c", killed, "--server", served.url, "folder", str(source), str(out)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    (left,) = files(out)
+    assert left.startswith("sub/.lacuna-"), "it was not killed in the download: this test shows nothing"
+    (source / "sub/a.png").rename(source / "b.png")  # so that nobody fetches the same again
+    ran = served.run("folder", str(source), str(out))
+    assert ran.exit_code == 0, ran.output
+    assert files(out) == ["b.png"]
 
 
 def test_an_output_that_got_there_just_before_the_kill_is_known_by_its_bytes(served: Served, source: Path) -> None:
@@ -317,6 +360,7 @@ def test_jobs_that_were_deleted_meanwhile_are_sent_anew(served: Served, source: 
     assert "6 pictures: 2 restored, 4 done before." in ran.output
 
 
+@kills
 def test_a_file_that_changed_between_two_halves_of_a_run_is_restored_as_it_is_now(served: Served, source: Path) -> None:
     out = source.parent / "out"
     served.working.clear()
@@ -332,15 +376,24 @@ def test_a_file_that_changed_between_two_halves_of_a_run_is_restored_as_it_is_no
         assert restored.size == (35, 25)
 
 
-def test_a_server_that_is_away_for_a_while_is_waited_for(served: Served, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("503 Service Unavailable", "shutting_down"),
+        ("409 Conflict", "idempotency_in_progress"),  # for a minute after the API died that was receiving it
+    ],
+)
+def test_a_server_that_is_away_for_a_while_is_waited_for(
+    served: Served, source: Path, monkeypatch: pytest.MonkeyPatch, status: str, code: str
+) -> None:
     monkeypatch.setattr(folder_module, "PAUSE_S", 0.05)
     monkeypatch.setattr("client.http.TRIES", 1)
     application, away = served.house.app.wsgi_app, iter([False] * 4 + [True] * 12)
 
     def flapping(environ: Any, start: Any) -> Any:
         if next(away, False):
-            start("503 Service Unavailable", [("Content-Type", "application/problem+json"), ("Retry-After", "0")])
-            return [json.dumps({"code": "shutting_down", "title": "It stops", "detail": "Try again.", "status": 503}).encode()]
+            start(status, [("Content-Type", "application/problem+json"), ("Retry-After", "0")])
+            return [json.dumps({"code": code, "title": "Not now", "detail": "Try again.", "status": int(status[:3])}).encode()]
         return application(environ, start)
 
     served.house.app.wsgi_app = flapping  # type: ignore[assignment, method-assign]
@@ -353,10 +406,10 @@ def test_a_full_disk_is_waited_for_and_nothing_is_restored_twice(served: Served,
     monkeypatch.setattr(folder_module, "PAUSE_S", 0.05)
     download, full = Lacuna.download, iter([True] * 10)
 
-    def downloaded(self: Lacuna, job: Any, path: Path) -> None:
+    def downloaded(self: Lacuna, job: Any, path: Path, **how: Any) -> None:
         if next(full, False):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        download(self, job, path)
+        download(self, job, path, **how)
 
     monkeypatch.setattr(Lacuna, "download", downloaded)
     ran = served.run("folder", str(source), str(source.parent / "out"))
@@ -370,7 +423,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_restored_twice(served: Served,
 def test_what_nobody_foresaw_ends_the_run_and_is_not_taken_for_its_end(
     served: Served, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(Lacuna, "download", broken)
@@ -393,3 +446,70 @@ def test_an_error_of_the_server_is_that_file_s(served: Served, source: Path) -> 
     ran = served.run("folder", str(source), str(source.parent / "out"))
     assert ran.exit_code == 1
     assert "6 pictures: 6 failed." in ran.output
+
+
+def test_with_verify_contents_count_and_not_times(served: Served, source: Path) -> None:
+    out = source.parent / "out"
+    served.run("folder", str(source), str(out))
+    file, output = source / "a.png", out / "sub/c.webp"
+    for changed in (file, output):
+        before = changed.stat()
+        changed.write_bytes(changed.read_bytes()[:-1] + b"!")
+        os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "6 done before" in served.run("folder", str(source), str(out)).output
+    assert "4 done before, 2 skipped" in served.run("folder", str(source), str(out), "--verify").output
+
+
+def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(served: Served, source: Path) -> None:
+    out = source.parent / "out"
+    ran = served.run("folder", str(source), str(out), "--dry-run")
+    assert (ran.exit_code, out.exists(), served.requests) == (0, False, 0), ran.output
+    assert ran.output.startswith("6 of 6 pictures")
+    served.run("folder", str(source), str(out))
+    (out / "a.jpg").unlink()
+    assert served.run("folder", str(source), str(out), "--dry-run").output.startswith("1 of 6 pictures: 5 done before.")
+    found = json.loads(served.run("folder", str(source), str(out), "--dry-run", "--json").output)
+    assert found == {"pictures": 1, "bytes": (source / "a.jpg").stat().st_size, "kept": 5, "skipped": 0, "ignored": 4}
+
+
+def test_a_folder_of_the_server_s_machine_is_restored_there(served: Served, source: Path) -> None:
+    out = source.parent / "out"
+    out.mkdir()
+    order = ("folder", str(source), str(out), "--in-place")
+    dry = served.run(*order, "--dry-run")
+    assert (dry.exit_code, files(out)) == (0, []), dry.output
+    assert dry.output.startswith("6 pictures to restore: 0.0 Mpx in 0.00 GB; ")
+    ran = served.run(*order)
+    assert ran.exit_code == 0, ran.output
+    assert "6 pictures: 6 restored. 4 other files ignored." in ran.output
+    assert files(out) == pictures(source)
+    assert served.posts == 0
+    again = served.run(*order)
+    assert "6 pictures: 6 skipped" in again.output
+    (source / "bad.png").write_bytes(b"nothing")
+    failed = served.run(*order)
+    assert failed.exit_code == 1
+    assert "1 failed" in failed.output
+    (batch,) = served.house.get("/v1/batches?limit=1").json["items"]
+    assert "bad.png: This kind of file is not restored." in served.run("batches", batch["id"]).output
+    (source / "bad.png").write_bytes((source / "a.png").read_bytes())
+    served.run("batches", "retry", batch["id"])
+    eventually("it ends", lambda: served.house.get(f"/v1/batches/{batch['id']}").json["state"] == "succeeded")
+    assert (out / "bad.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("{source}/none", "{out}"), "There is no such folder."),
+        (("/usr", "{out}"), "This folder may not be used."),
+        (("{source}", "{out}", "--pattern", "*.none"), "The folder holds no pictures."),
+        (("{source}", "{out}", "--task", "inpaint"), "Inpainting needs a mask."),
+    ],
+)
+def test_what_cannot_be_restored_in_place_is_one_sentence(served: Served, source: Path, words: tuple[str, ...], expected: str) -> None:
+    out = source.parent / "out"
+    out.mkdir()
+    ran = served.run("folder", "--in-place", *(word.format(source=source, out=out) for word in words))
+    assert ran.exit_code == 1, ran.output
+    assert expected in ran.output

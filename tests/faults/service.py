@@ -47,8 +47,8 @@ class Service(Home):
         self.engine = open_database(url)
         self.redis: subprocess.Popen[bytes] | None = None
 
-    def lacunad(self, command: str) -> "subprocess.Popen[bytes]":
-        return self._start(command, wired.command(self.names, "server.cli", command))
+    def argv(self, command: str) -> list[str]:
+        return wired.command(self.names, "server.cli", command)
 
     def start_redis(self, *options: str) -> None:
         """Redis, which keeps no file unless `options` say so."""

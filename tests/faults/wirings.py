@@ -330,7 +330,7 @@ def no_lasting_commit(_module: str) -> None:
         connection.execute("PRAGMA synchronous=OFF").close()
 
     _put(engine, _set_up_sqlite=careless)
-    _put(committer, GATHER_SECONDS=0.0, GROUP=1)
+    _put(committer, GROUP=1)
 
 
 WIRINGS: dict[str, Callable[[str], None]] = {

@@ -58,9 +58,13 @@ class Home:
     def lacunad(self, command: str) -> "subprocess.Popen[bytes]":
         """Start `lacunad COMMAND`; its output goes to a file that a failing test shows."""
         with (self.folder.parent / f"{command}.log").open("ab") as log:
-            process = subprocess.Popen([sys.executable, "-m", "server.cli", command], env=self.environ, stdout=log, stderr=log)
+            process = subprocess.Popen(self.argv(command), env=self.environ, stdout=log, stderr=log)
         self.started.append(process)
         return process
+
+    def argv(self, command: str) -> list[str]:
+        """What `lacunad COMMAND` is."""
+        return [sys.executable, "-m", "server.cli", command]
 
     def up(self) -> "subprocess.Popen[bytes]":
         """`lacunad up`, once it answers."""

@@ -35,7 +35,7 @@ def exif_of(**tags: Any) -> Image.Exif:
     return exif
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (13, 7)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (13, 7), (128, 128), (16_385, 1), (131, 127)])  # libvips writes the last two
 @pytest.mark.parametrize("mode", MODES)
 def test_a_png_comes_back_bit_for_bit(mode: str, size: tuple[int, int]) -> None:
     pixels = noise(size[1], size[0], MODES[mode])
@@ -51,6 +51,14 @@ def test_alpha_is_carried_through_untouched_whatever_the_network_does() -> None:
     back = reopened(codec.encode(255 - source.colour, source, "keep").data)
     assert np.array_equal(np.asarray(back)[:, :, 3], pixels[:, :, 3])
     assert np.array_equal(np.asarray(back)[:, :, :3], 255 - pixels[:, :, :3])
+
+
+@pytest.mark.parametrize("side", [8, 200])  # Pillow writes the one, libvips the other
+def test_a_png_says_nothing_but_what_its_source_said(side: int) -> None:
+    source = decoded(saved(image(noise(side, side, 3)), exif=exif_of(), dpi=(300, 300)))
+    data = codec.encode(source.colour, source, "keep").data
+    assert reopened(data).info["dpi"] == pytest.approx((300, 300), abs=0.02)
+    assert decoded(data).kept == source.kept
 
 
 def test_a_bi_level_picture_becomes_grey() -> None:
