@@ -14,7 +14,7 @@ from tests.contracts.test_client_folder import Served
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     with open_house(tmp_path / "home", shipped=True) as house:
-        server = Served(house, tmp_path / "home")
+        server = Served(house)
         try:
             yield server
         finally:
