@@ -31,7 +31,6 @@ Model = dict[str, Any]
 Answer = TypeVar("Answer")
 
 FINAL = frozenset({"succeeded", "failed", "canceled"})
-ENDED = FINAL | {"completed_with_errors"}  # of a batch
 MOVED = {  # the states that a move of a batch leads to
     "seal": ("running", "succeeded", "completed_with_errors"), "pause": ("paused",),
     "resume": ("running", "succeeded", "completed_with_errors"), "cancel": ("canceled",), "retry": (),
@@ -247,14 +246,6 @@ class Lacuna:
                 return self._ask("POST", "/v1/batches", data=_given(**fields), files=files, headers=headers)
 
         return self._persist(submit)
-
-    def wait_for_batch(self, batch_id: str) -> Batch:
-        """The batch once nothing of it waits or runs any more."""
-        while True:
-            batch = self.batch(batch_id)
-            if batch["state"] in ENDED:
-                return batch
-            self._pause(QUIET_PAUSE_S)
 
     def download_archive(self, batch_id: str, path: Path) -> None:
         """Writes the results of a batch to `path`, a zip, replacing what is there: the whole file or nothing."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from client.cli.folder import folder_screen
 from client.cli.jobs import JobCommands, refuse_options
 from client.cli.program import Choices, choices, main, tell
 from client.cli.restore import picture_options
-from client.errors import ClientError
 
 if TYPE_CHECKING:
-    from client.http import Batch, Lacuna
+    from client.http import Lacuna
 
 batch_id = click.argument("batch_id", metavar="ID")
 
@@ -111,7 +111,7 @@ def archive(chosen: Choices, batch_id: str, out: Path | None, overwrite: bool) -
     with _server(chosen) as lacuna:
         batch = lacuna.batch(batch_id)
         _download(lacuna, batch_id, out)
-    tell(chosen, [batch | {"output": str(out)}], lambda: [f"{out}  {_counted(batch)}"])
+    tell(chosen, [batch | {"output": str(out)}], lambda: [str(out)])
 
 
 @batches.command("zip", short_help="Restore the pictures of a zip, and fetch them as one.")
@@ -129,16 +129,27 @@ def restore_zip(chosen: Choices, /, source: Path, out: Path | None, overwrite: b
 
     Ctrl-C leaves the batch to the server; `lacuna batches archive` fetches what it made.
     """
-    out = _free(out or source.with_name(f"{source.stem}.restored.zip"), overwrite)
+    from client import in_place
+    from client.screens import summary
+
+    out, screen = _free(out or source.with_name(f"{source.stem}.restored.zip"), overwrite), folder_screen(as_json=chosen.as_json)
     with _server(chosen) as lacuna:
-        batch = lacuna.send_archive(source, **fields)
-        click.echo(f"The batch is {batch['id']}", err=True)
-        batch = lacuna.wait_for_batch(batch["id"])
-        if not batch["counts"]["succeeded"]:
-            raise _why(lacuna, batch)
-        _download(lacuna, batch["id"], out)
-    tell(chosen, [batch | {"output": str(out)}], lambda: [f"{out}  {_counted(batch)}"])
-    sys.exit(0 if batch["state"] == "succeeded" else 1)
+        started = lacuna.send_archive(source, **fields)
+        try:
+            with screen.showing():
+                batch = in_place.follow(lacuna, started["id"], screen)
+        except KeyboardInterrupt:
+            click.echo(f"The server goes on. Stop it: lacuna batches cancel {started['id']}", err=True)
+            raise
+        if batch["state"] in ("failed", "canceled"):
+            raise in_place.ended_early(lacuna, batch)
+        if batch["counts"]["succeeded"]:
+            _download(lacuna, batch["id"], out)
+    tally = in_place.tally_of(batch)
+    fetched = [f"{source} -> {out}"] if batch["counts"]["succeeded"] else []
+    tell(chosen, [batch], lambda: [*fetched, summary(tally)])
+    click.echo(f"What became of each: lacuna batches manifest {batch['id']}", err=True)
+    sys.exit(1 if tally.failed else 0)
 
 
 def _free(out: Path, overwrite: bool) -> Path:
@@ -154,18 +165,6 @@ def _download(lacuna: "Lacuna", batch_id: str, out: Path) -> None:
         lacuna.download_archive(batch_id, out)
     except OSError as error:
         raise disk_error(error, out) from error
-
-
-def _why(lacuna: "Lacuna", batch: "Batch") -> ClientError:
-    """Why a batch has no results: what the job said that should have taken its pictures out of the zip, or what became of them."""
-    for job in lacuna.jobs(batch=batch["id"], kind="ingest"):
-        if job["error"]:
-            return ClientError(job["error"]["code"], job["error"]["title"], job["error"]["detail"])
-    return ClientError("no_result", "Nothing came of it", f"{_counted(batch)}. `lacuna batches {batch['id']}` tells more.")
-
-
-def _counted(batch: "Batch") -> str:
-    return ", ".join(f"{count} {name}" for name, count in batch["counts"].items() if count and name != "total")
 
 
 def _move(chosen: Choices, batch_id: str, move: str) -> None:
