@@ -1,25 +1,23 @@
 """Batches: many pictures under one name, counted, listed and stopped together.
 
-They are sent one by one, with `batch` and `path`, or found in a folder of the server's machine by a job that lists it.
+They are sent one by one, with `batch` and `path`, or found by a job: in a folder of the server's machine, or in an archive that was sent.
 """
 
 import base64
 import binascii
-import csv
-import io
-from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 from flask import Blueprint, Response, current_app, g, json, request
 from uuid_utils import uuid7
 
-from api import creating
+from api import archives, creating, manifest, results
 from api import jobs as jobs_api
 from api.owner import owner_id
 from api.restorations import check_asked, params
 from api.routes import Routes
 from api.schemas import (
+    ArchiveForm,
     BatchBody,
     BatchesQuery,
     BatchPage,
@@ -32,9 +30,10 @@ from api.schemas import (
     NoQuery,
     timestamp,
 )
+from api.uploads import Upload
 from api.wiring import Ports
 from shared import disk
-from shared.batches.batch import FULL, GOING, SHOWN, Batch, BatchState, Counts, Item
+from shared.batches.batch import FULL, GOING, Batch, BatchState, Counts, Item
 from shared.errors import Refused
 from shared.folders.order import FolderOrder
 from shared.jobs.job import Job, Kind, Lane, NewJob
@@ -42,40 +41,29 @@ from shared.jobs.store import Reservation
 
 routes = Routes(Blueprint("batches", __name__))
 
-PAGE = 500  # rows of a manifest that are read at a time
-MANIFEST = ("path", "state", "job", "model", "params", "bytes_in", "sha256_in", "bytes_out", "sha256_out", "type", "executor", "precision",
-            "seconds", "attempts", "notes", "error", "detail", "psnr", "ssim", "finished_at")  # fmt: skip
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # with which a cell begins that a spreadsheet would run
 KNOWN = ("bad_id", "batch_not_found", "unknown_field", "database_busy")
 
 
 @routes.add(
-    "POST", "/v1/batches", {201: BatchView, 202: JobView}, query=NoQuery, body=BatchBody,
+    "POST", "/v1/batches", {201: BatchView, 202: JobView}, query=NoQuery, body=BatchBody, form=ArchiveForm, files=("archive",),
     headers={"Idempotency-Key": "yours, up to 255 visible ASCII characters: the same key and request give the same batch"},
     problems=(
-        "unknown_field", "database_busy", "idempotency_in_progress", "idempotency_mismatch", "unknown_model", "model_task",
-        "path_not_allowed", "folder_not_found", "folder_unreadable", "folders_overlap", "output_not_writable", "link_refused",
-        "output_busy",
+        *creating.PROBLEMS, "unknown_task", "unknown_model", "model_task", "archive_corrupt", "archive_empty", "path_not_allowed",
+        "folder_not_found", "folder_unreadable", "folders_overlap", "output_not_writable", "link_refused", "output_busy",
     ),
 )  # fmt: skip
 def create_batch() -> Response:
-    """Open a batch, or restore a folder.
+    """Open a batch, or restore a folder or an archive.
 
     Without a `folder` it is open: pictures are sent into it with `POST /v1/restorations`, each with `batch` and a `path`. It
     works on them at once; seal it when all are there, or it is sealed a day after the last. With a `folder` of the server's
-    machine everything below it is restored to the same place below `out`; what was done before and is unchanged is skipped.
+    machine everything below it is restored to the same place below `out`; what was done before and is unchanged is skipped. Sent as
+    a form, the pictures of a zip (`archive`) are restored, and come back as one.
     """
     ports: Ports = current_app.extensions["lacuna"]()
-    body: BatchBody = g.body
-    given = {"body": json.dumps(body.model_dump(exclude_unset=True), sort_keys=True)}
-    made, replayed = creating.once(
-        ports,
-        given,
-        lambda reservation, fingerprint: _opened(ports, body, reservation, fingerprint),
-        lambda made_id: _made_before(ports, made_id),
-    )
+    made, replayed = _of_archive(ports) if g.body is None else _of_json(ports, g.body)
     response = _answer(ports, made, 201) if isinstance(made, Batch) else jobs_api.answer(ports, made, 202)
-    response.headers["Location"] = (_links(made) if isinstance(made, Batch) else jobs_api.links(made))["self"]
+    response.headers["Location"] = _there(made) if isinstance(made, Batch) else jobs_api.links(made)["self"]
     if replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response
@@ -186,11 +174,48 @@ def get_manifest(batch_id: str) -> Response:
     ports: Ports = current_app.extensions["lacuna"]()
     query: ManifestQuery = g.query
     batch = find(ports, batch_id)
-    rows = (_row(item) for item in _items(ports, batch.id))
-    lines, media = (_csv(rows), "text/csv; charset=utf-8") if query.format == "csv" else (_jsonl(rows), "application/x-ndjson")
+    rows = (manifest.row(item) for item in manifest.items(ports, batch.id))
+    lines, media = (
+        (manifest.table(rows), "text/csv; charset=utf-8") if query.format == "csv" else (manifest.lines(rows), "application/x-ndjson")
+    )
     response = Response(lines, content_type=media)
     response.headers["Content-Disposition"] = f'attachment; filename="lacuna-{batch.id}.{query.format}"'
     return response
+
+
+@routes.add("GET", "/v1/batches/<batch_id>/archive", {200: "application/zip"}, problems=(*KNOWN, "batch_state", "too_many_downloads"))
+def get_archive(batch_id: str) -> Response:
+    """The results of a batch as a zip.
+
+    Each at the path of its picture, what has succeeded so far; `manifest.jsonl` at the end tells of all.
+    """
+    ports: Ports = current_app.extensions["lacuna"]()
+    batch = find(ports, batch_id)
+    if not ports.batches.counts([batch.id])[batch.id].succeeded:
+        raise Refused("batch_state", f"None of its pictures has succeeded; the batch is {batch.state}.")
+    return results.send(ports, batch)
+
+
+def _of_json(ports: Ports, body: BatchBody) -> tuple[Batch | Job, bool]:
+    """What was made, and whether it was made before."""
+    given = {"body": json.dumps(body.model_dump(exclude_unset=True), sort_keys=True)}
+    return creating.once(
+        ports,
+        given,
+        lambda reservation, fingerprint: _opened(ports, body, reservation, fingerprint),
+        lambda made_id: _made_before(ports, made_id),
+    )
+
+
+def _of_archive(ports: Ports) -> tuple[Batch | Job, bool]:
+    """The same of an archive."""
+
+    def accept(upload: Upload, reservation: Reservation | None, fingerprint: str) -> Batch | Job:
+        job = archives.accept(ports, upload, reservation, fingerprint)
+        ports.ringer.ring(job.lane, job.id)
+        return find(ports, job.batch_id or "")
+
+    return creating.received(ports, accept, lambda made_id: _made_before(ports, made_id))
 
 
 def _opened(ports: Ports, body: BatchBody, reservation: Reservation | None, fingerprint: str) -> Batch | Job:
@@ -293,7 +318,7 @@ def _view(ports: Ports, batch: Batch, counts: Counts) -> BatchView:
     return BatchView(
         id=batch.id, state=batch.state, reason=batch.reason or _held_up(ports, batch, left), label=batch.label, params=batch.params,
         counts={**vars(counts), "total": counts.total}, rate_per_s=rate and round(rate, 3), eta_s=round(left / rate, 1) if rate else None,
-        created_at=timestamp(batch.created_at), finished_at=timestamp(batch.finished_at), links=_links(batch),
+        created_at=timestamp(batch.created_at), finished_at=timestamp(batch.finished_at), links=_links(batch, counts),
     )  # fmt: skip
 
 
@@ -302,14 +327,19 @@ def _held_up(ports: Ports, batch: Batch, left: int) -> str | None:
     return FULL if left and batch.state in GOING - {BatchState.PAUSED} and disk.nearly_full(ports.settings) else None
 
 
-def _links(batch: Batch) -> dict[str, str]:
-    there = f"{request.script_root}/v1/batches/{batch.id}"
+def _links(batch: Batch, counts: Counts) -> dict[str, str]:
+    there = _there(batch)
     moves = {
         BatchState.OPEN: ("seal", "cancel"), BatchState.LISTING: ("pause", "cancel"), BatchState.RUNNING: ("pause", "cancel"),
         BatchState.PAUSED: ("resume", "cancel"), BatchState.WITH_ERRORS: ("retry",),
     }.get(batch.state, ())  # fmt: skip
     found = {"self": there, "items": f"{there}/items", "manifest": f"{there}/manifest"} | {move: f"{there}/{move}" for move in moves}
+    found |= {"archive": f"{there}/archive"} if counts.succeeded else {}
     return found | ({"events": f"{request.script_root}/v1/events?batch={batch.id}"} if batch.state in GOING else {})
+
+
+def _there(batch: Batch) -> str:
+    return f"{request.script_root}/v1/batches/{batch.id}"
 
 
 def _item(item: Item) -> ItemView:
@@ -331,53 +361,6 @@ def _read_cursor(cursor: str | None) -> str:
         return base64.b64decode((cursor or "").encode(), b"-_", validate=True).decode()
     except (ValueError, binascii.Error) as error:
         raise Refused("bad_cursor") from error
-
-
-def _items(ports: Ports, batch_id: str) -> Iterator[Item]:
-    after = ""
-    while page := ports.batches.items(batch_id, None, PAGE, after):
-        yield from page
-        after = page[-1].path
-
-
-def _row(item: Item) -> dict[str, Any]:
-    if item.noted is not None:
-        noted, error = item.noted, item.noted.error or {}
-        known = {"path": item.path, "state": item.state, "bytes_in": noted.bytes, "sha256_in": noted.sha256,
-                 "notes": [noted.note] if noted.note else [], "error": error.get("code"), "detail": error.get("detail"),
-                 "finished_at": timestamp(noted.noted_at)}  # fmt: skip
-        return dict.fromkeys(MANIFEST) | known
-    job = cast("Job", item.job)
-    result, error, figures = job.result or {}, job.error or {}, (job.metrics or {}).get("output", {})
-    return dict(zip(MANIFEST, (
-        job.path, SHOWN[job.state], job.id, job.model, job.params, job.input["bytes"], job.input["sha256"], result.get("bytes"),
-        result.get("sha256"), result.get("type"), result.get("executor"), result.get("precision"), result.get("seconds"), job.attempts,
-        job.notes, error.get("code"), error.get("detail"), figures.get("psnr"), figures.get("ssim"), timestamp(job.finished_at),
-    ), strict=True))  # fmt: skip
-
-
-def _jsonl(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
-    for row in rows:
-        yield json.dumps(row) + "\n"
-
-
-def _csv(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\r\n")
-    writer.writerow(MANIFEST)
-    for row in rows:
-        writer.writerow(map(_cell, row.values()))
-        yield lines.getvalue()
-        lines.seek(0)
-        lines.truncate()
-    yield lines.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """As a spreadsheet shows it and does not run it."""
-    if isinstance(value, dict | list):
-        value = json.dumps(value) if value else ""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else value
 
 
 def _json(body: Any) -> Response:

@@ -44,6 +44,19 @@ def create(ports: Ports, accept: Accept, body: bool = True) -> Response:
     Without `body` none is expected: the address says all.
     """
     wait = _wait_seconds()
+    job, replayed = received(ports, accept, lambda job_id: _made_before(ports, job_id), body)
+    if not replayed:
+        ports.ringer.ring(job.lane, job.id)
+    return _answer(ports, job, wait, replayed)
+
+
+def received(
+    ports: Ports,
+    accept: Callable[[Upload, Reservation | None, str], Made],
+    again: Callable[[str], Made],
+    body: bool = True,
+) -> tuple[Made, bool]:
+    """Receive the body, let `accept` make something of it, or `again` find what its key made before; and which of these it was."""
     if watch.stopping.is_set():  # on a connection that was there already
         raise Transient("shutting_down", retry_after_s=RESTART_SECONDS)
     check_space(ports)
@@ -55,19 +68,17 @@ def create(ports: Ports, accept: Accept, body: bool = True) -> Response:
         with _receiving(ports, claim) if body else contextlib.nullcontext(Upload({}, {})) as upload:
             fingerprint = upload.fingerprint(request.method, request.path)
             if isinstance(claim, Replay):
-                job = _replayed(ports, claim, fingerprint)
+                _require_same(claim, fingerprint)
+                made = again(claim.job_id)
             else:
                 if "callback_url" in upload.fields:
                     raise Refused("callbacks_not_offered", fields={"callback_url": "not offered"})
-                job = accept(upload, claim, fingerprint)
+                made = accept(upload, claim, fingerprint)
             fulfilled = True
     finally:
         if isinstance(claim, Reservation) and not fulfilled:
             ports.jobs.drop_reservation(claim)
-    if isinstance(claim, Replay):
-        return _answer(ports, job, wait, replayed=True)
-    ports.ringer.ring(job.lane, job.id)
-    return _answer(ports, job, wait)
+    return made, isinstance(claim, Replay)
 
 
 def once(
@@ -80,8 +91,7 @@ def once(
     claim = _reserve(ports)
     fingerprint = Upload(fields, {}).fingerprint(request.method, request.path)
     if isinstance(claim, Replay):
-        if claim.fingerprint != fingerprint:
-            raise Refused("idempotency_mismatch")
+        _require_same(claim, fingerprint)
         return again(claim.job_id), True
     fulfilled = False
     try:
@@ -119,10 +129,13 @@ def _renew(ports: Ports, claim: Reservation | Replay | None) -> None:
         ports.jobs.renew_reservation(claim)
 
 
-def _replayed(ports: Ports, replay: Replay, fingerprint: str) -> Job:
+def _require_same(replay: Replay, fingerprint: str) -> None:
     if replay.fingerprint != fingerprint:
         raise Refused("idempotency_mismatch")
-    job = ports.jobs.get(replay.job_id, owner_id())
+
+
+def _made_before(ports: Ports, job_id: str) -> Job:
+    job = ports.jobs.get(job_id, owner_id())
     if job is None:
         raise Refused("job_not_found", "The job of this Idempotency-Key was deleted.")
     return job

@@ -92,6 +92,19 @@ def _operation(operation: Operation) -> dict[str, Any]:
     ]
     if parameters := path + _query(operation.query) + headers:
         described["parameters"] = parameters
+    if content := _content(operation):
+        described["requestBody"] = {"required": True, "content": content}
+    described["responses"] = {str(status): _answer(answer) for status, answer in operation.answers.items()} | _problems(
+        operation.problems if operation.rule in OPEN else (*operation.problems, "key_required", "key_refused")
+    )
+    return described
+
+
+def _content(operation: Operation) -> dict[str, Any]:
+    """What may be sent: JSON, a form, or either."""
+    content: dict[str, Any] = {}
+    if operation.body is not None:
+        content["application/json"] = {"schema": operation.body.model_json_schema()}
     if operation.form is not None:
         schema = operation.form.model_json_schema()
         files = {name: {"type": "string", "format": "binary"} for name in (*operation.files, *operation.optional_files)}
@@ -101,14 +114,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
             "properties": files | schema["properties"],
             "additionalProperties": False,
         }
-        described["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": body}}}
-    if operation.body is not None:
-        schema = operation.body.model_json_schema()
-        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    described["responses"] = {str(status): _answer(answer) for status, answer in operation.answers.items()} | _problems(
-        operation.problems if operation.rule in OPEN else (*operation.problems, "key_required", "key_refused")
-    )
-    return described
+        content["multipart/form-data"] = {"schema": body}
+    return content
 
 
 def _query(query: type[BaseModel]) -> list[dict[str, Any]]:

@@ -57,7 +57,8 @@ class Routes:
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Decorate a view. The docstring's first line is the summary, the rest the description.
 
-        What the query says is checked before the view runs, and lies in `g.query`; a JSON body in `g.body`.
+        What the query says is checked before the view runs, and lies in `g.query`; a JSON body in `g.body`, which is None where there
+        may also be a form and one was sent.
         """
 
         def declare(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,14 +66,15 @@ class Routes:
             def checked(**path: str) -> Any:
                 g.query = parse_query(query)
                 if body is not None:
-                    g.body = parse(body, receive_json(request, current_app.extensions["lacuna"]().settings))
+                    sent_form = form is not None and request.mimetype == "multipart/form-data"
+                    g.body = None if sent_form else parse(body, receive_json(request, current_app.extensions["lacuna"]().settings))
                 return view(**path)
 
             summary, _, description = (view.__doc__ or "").strip().partition("\n")
             self.operations.append(
                 Operation(
                     method, rule, view.__name__, summary.rstrip("."), " ".join(description.split()), query, form, files, optional_files,
-                    headers or {}, answers, (*problems, *(BODY_PROBLEMS if body is not None else ())), body,
+                    headers or {}, answers, tuple(dict.fromkeys((*problems, *(BODY_PROBLEMS if body is not None else ())))), body,
                 )
             )  # fmt: skip
             self.blueprint.add_url_rule(rule, view.__name__, checked, methods=[method])

@@ -442,6 +442,14 @@ class BatchBody(Asked, Body):
         return self
 
 
+class ArchiveForm(Asked, Form):
+    """The fields beside the archive, of all pictures in it."""
+
+    pattern: str | None = Field(
+        None, min_length=1, max_length=4096, description="only paths in the archive that a shell's pattern like `1920s/*.tif` fits"
+    )
+
+
 class JobQuery(Form):
     """Of one job."""
 

@@ -141,7 +141,7 @@ class Lacuna:
         """
         part = part or path.with_name(f".lacuna-{uuid.uuid4()}.part")
         try:
-            if self._persist(lambda: self._fetch(job["id"], part)) != job["result"]["sha256"]:
+            if self._persist(lambda: self._fetch(f"{_job_url(job['id'])}/result", part)) != job["result"]["sha256"]:
                 raise ClientError("result_damaged", "The result arrived damaged", "Nothing was written. Run the command again.")
             part.replace(path)
         finally:
@@ -236,6 +236,27 @@ class Lacuna:
             except httpx.TransportError as error:
                 raise ServerUnreachable(self.base_url) from error
 
+    def send_archive(self, path: Path, **fields: str | float | None) -> Batch:
+        """Submits the zip at `path`, streamed from disk, and answers with the batch that its pictures become."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+
+        def submit() -> Batch:
+            with _Upload(path, self._stopped) as file:
+                files = {"archive": (os.fsencode(path.name).decode(errors="replace"), file)}
+                return self._ask("POST", "/v1/batches", data=_given(**fields), files=files, headers=headers)
+
+        return self._persist(submit)
+
+    def download_archive(self, batch_id: str, path: Path) -> None:
+        """Writes the results of a batch to `path`, a zip, replacing what is there: the whole file or nothing."""
+        part = path.with_name(f".lacuna-{uuid.uuid4()}.part")
+        try:
+            self._persist(lambda: self._fetch(f"{_batch_url(batch_id)}/archive", part))
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
     def models(self) -> list[Model]:
         """Every version of every model."""
         return self._items("/v1/models", {}, None)
@@ -298,11 +319,11 @@ class Lacuna:
     def _page(self, url: str, params: dict[str, str]) -> dict[str, Any]:
         return self._persist(lambda: self._ask("GET", url, params=params))
 
-    def _fetch(self, job_id: str, part: Path) -> str:
-        """Streams a result to `part`, down to the disk, and answers with its sha256."""
+    def _fetch(self, url: str, part: Path) -> str:
+        """Streams a file to `part`, down to the disk, and answers with its sha256."""
         digest = hashlib.sha256()
         headers = {"Accept-Encoding": "identity"}
-        with self._http.stream("GET", f"{_job_url(job_id)}/result", headers=headers) as response, part.open("wb") as file:
+        with self._http.stream("GET", url, headers=headers) as response, part.open("wb") as file:
             if not response.is_success:
                 response.read()
                 raise self._problem(response)

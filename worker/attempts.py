@@ -9,6 +9,7 @@ from worker.listing import list_folder
 from worker.publishing import publish
 from worker.restoration import restore
 from worker.retrying import retry_failed
+from worker.unpacking import unpack
 from worker.wiring import Ports
 
 
@@ -17,5 +18,5 @@ def ingest(held: Held, ports: Ports, committer: Committer) -> None:
     INGESTS[held.job.input["format"]](held, ports, committer)
 
 
-INGESTS: dict[str, Callable[[Held, Ports, Committer], None]] = {"folder": list_folder, "retry": retry_failed}
+INGESTS: dict[str, Callable[[Held, Ports, Committer], None]] = {"folder": list_folder, "archive": unpack, "retry": retry_failed}
 ATTEMPTS: dict[str, Callable[[Held, Ports, Committer], None]] = {Kind.RESTORE: restore, Kind.PUBLISH: publish, Kind.INGEST: ingest}

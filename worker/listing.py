@@ -4,9 +4,8 @@ It may die anywhere: the next attempt leaves what was found already. Without a b
 """
 
 import errno
-import fnmatch
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -35,21 +34,30 @@ GROWS = {"png": 6, "tiff": 6, "bmp": 12}  # about how much larger a JPEG or WebP
 
 
 def list_folder(held: Held, ports: Ports, committer: Committer) -> None:
-    """Look how much there is, then make jobs of it. The row of the batch follows."""
+    """Look how much there is, then make jobs of it."""
+
+    def find(report: "Report") -> int:
+        with ExitStack() as opened:
+            listing = Listing.open(held, ports, opened)
+            files = listing.survey()
+            for chunk in chunks(listing.found(), CHUNK):
+                report.count(chunk)
+                held.progress(min(report.files, files), files)
+                if held.job.batch_id is not None:
+                    accept(held, ports, chunk, ring=report.files <= CHUNK)
+            return listing.target.free()
+
+    attempt(held, ports, committer, find)
+
+
+def attempt(held: Held, ports: Ports, committer: Committer, find: "Callable[[Report], int]") -> None:
+    """Let `find` make jobs of what there is, count it in the report, and say how many bytes are free. The row of the batch follows."""
     job = held.job
     began = time.monotonic()
     held.begin(LISTING_SECONDS)
     try:
-        with ExitStack() as opened:
-            listing = Listing.open(held, ports, opened)
-            files = listing.survey()
-            report = Report()
-            for chunk in _chunks(listing.found(), CHUNK):
-                report.count(chunk)
-                held.progress(min(report.files, files), files)
-                if job.batch_id is not None:
-                    accept(held, ports, chunk, ring=report.files <= CHUNK)
-            told = report.told(job, ports, listing.target.free(), began)
+        report = Report()
+        told = report.told(job, ports, find(report), began)
         if job.batch_id is not None:
             batch_id = job.batch_id
             until_answered(lambda: ports.batches.listed(batch_id))
@@ -161,11 +169,11 @@ class Listing:
         try:
             return self._look(Entry(path, self.source.stat(path)))
         except Refused as refused:
-            return Noted(path, "failed", _error(refused))
+            return Noted(path, "failed", error_of(refused))
 
     def found(self) -> "Iterator[NewJob | Noted]":
         """Each file once: the job that it becomes, or why it becomes none."""
-        for entries in _chunks(self.source.walk(), CHUNK):
+        for entries in chunks(self.source.walk(), CHUNK):
             looked = [self._look(entry) for entry in entries]
             places = [self._place(found) for found in looked if isinstance(found, NewJob)]
             known = until_answered(lambda places=places: self.ports.batches.known_outputs(places))  # type: ignore[misc]
@@ -175,7 +183,7 @@ class Listing:
     def _look(self, entry: Entry) -> NewJob | Noted:
         path = names.told(entry.path)
         if entry.error is not None:
-            return Noted(path, "failed", _error(_unreadable(entry.error)))
+            return Noted(path, "failed", error_of(_unreadable(entry.error)))
         if entry.stat is None or not self._is_wanted(entry.path):
             return Noted(path, "ignored", bytes=None if entry.stat is None else entry.stat.st_size, note="no_picture")
         try:
@@ -183,9 +191,9 @@ class Listing:
                 raise Refused("name_not_utf8")
             return self._job(path)
         except Refused as refused:
-            return Noted(path, "failed", _error(refused), entry.stat.st_size)
+            return Noted(path, "failed", error_of(refused), entry.stat.st_size)
         except OSError as error:
-            return Noted(path, "failed", _error(_unreadable(error)), entry.stat.st_size)
+            return Noted(path, "failed", error_of(_unreadable(error)), entry.stat.st_size)
 
     def _job(self, path: str) -> NewJob:
         """The job of the picture there. Raises `Refused` for what its header shows, and for what belongs to it and is not there."""
@@ -199,24 +207,7 @@ class Listing:
         output = orders.output(listing, described | parts, self.order.out, self.order.overwrite)
         if output["path"] != path and self.source.stat(output["path"]) is not None:
             raise Refused("output_taken", f"Its output and that of {output['path']} would have the same name.")
-        return NewJob(
-            id=str(uuid7()),
-            owner_id=listing.owner_id,
-            kind=Kind.RESTORE,
-            lane=Lane(self.order.lane),
-            task=listing.task,
-            model_name=listing.model_name,
-            model_version=listing.model_version,
-            input=described | parts,
-            params=listing.params,
-            pixels=described["width"] * described["height"],
-            max_attempts=listing.max_attempts,
-            request_id=listing.request_id,
-            label=listing.label,
-            batch_id=listing.batch_id,
-            path=path,
-            output=output,
-        )
+        return picture(listing, str(uuid7()), self.order.lane, path, described | parts, output)
 
     def _beside(self, name: str, folder: Folder | None, place: str | None, path: str) -> dict[str, Any]:
         """The mask or reference of a picture."""
@@ -260,8 +251,17 @@ class Listing:
         return f"{self.order.out}/{(new.output or {})['path']}"
 
     def _is_wanted(self, path: str) -> bool:
-        pattern = self.order.pattern
-        return names.is_picture(path.rsplit("/", 1)[-1]) and (pattern is None or fnmatch.fnmatchcase(path, pattern))
+        return names.is_wanted(path, self.order.pattern)
+
+
+def picture(listing: Job, job_id: str, lane: str, path: str, given: dict[str, Any], output: dict[str, Any] | None = None) -> NewJob:
+    """The job of a picture that `listing` found at `path`; `given` is its input."""
+    return NewJob(
+        id=job_id, owner_id=listing.owner_id, kind=Kind.RESTORE, lane=Lane(lane), task=listing.task, model_name=listing.model_name,
+        model_version=listing.model_version, input=given, params=listing.params, pixels=given["width"] * given["height"],
+        max_attempts=listing.max_attempts, request_id=listing.request_id, label=listing.label, batch_id=listing.batch_id, path=path,
+        output=output,
+    )  # fmt: skip
 
 
 def accept(held: Held, ports: Ports, chunk: "list[NewJob | Noted]", ring: bool) -> None:
@@ -275,7 +275,8 @@ def accept(held: Held, ports: Ports, chunk: "list[NewJob | Noted]", ring: bool) 
         ports.ringer.ring(new.lane, new.id)
 
 
-def _chunks(found: Any, size: int) -> Iterator[list[Any]]:
+def chunks(found: Any, size: int) -> Iterator[list[Any]]:
+    """So many at a time."""
     chunk = []
     for each in found:
         chunk.append(each)
@@ -294,6 +295,6 @@ def _unreadable(error: OSError) -> Refused:
     return Refused("link_refused" if error.errno == errno.ELOOP else "file_unreadable", f"The system says: {error.strerror or 'no'}.")
 
 
-def _error(refused: LacunaError) -> dict[str, Any]:
+def error_of(refused: LacunaError) -> dict[str, Any]:
     """As an item shows it."""
     return {"code": refused.code, "title": CODES[refused.code].title, "detail": refused.detail, "retryable": isinstance(refused, Transient)}

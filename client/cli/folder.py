@@ -57,7 +57,7 @@ def _send(chosen: Choices, source: Path, out: Path, asked: dict[str, Any], *, dr
 
     overwrite, verify = asked.pop("on_existing") == "overwrite", asked.pop("verify", False)
     order = FolderOrder(source, out, asked.pop("mask", None), asked.pop("references", None), overwrite, verify, asked)
-    screen = _screen(as_json=chosen.as_json)
+    screen = folder_screen(as_json=chosen.as_json)
     run = FolderRun(chosen.server, order, screen, key=chosen.key)
     if dry_run:
         tally, size = run.survey()
@@ -94,7 +94,7 @@ def _restore_in_place(chosen: Choices, order: dict[str, Any], *, dry_run: bool) 
     if mask is not None:
         order["masks" if format_named(mask) is None else "mask"] = str(mask)
     order |= {"references": str(order["references"])} if "references" in order else {}
-    screen = _screen(as_json=chosen.as_json)
+    screen = folder_screen(as_json=chosen.as_json)
     with Lacuna(chosen.server, key=chosen.key) as lacuna:
         if dry_run:
             job = in_place.survey(lacuna, order)
@@ -119,7 +119,8 @@ def _restore_in_place(chosen: Choices, order: dict[str, Any], *, dry_run: bool) 
     sys.exit(1 if tally.failed else 0)
 
 
-def _screen(*, as_json: bool) -> "FolderBar | FolderLines":
+def folder_screen(*, as_json: bool) -> "FolderBar | FolderLines":
+    """What shows a run over many pictures."""
     from client.screens import FolderBar, FolderJson, FolderLines
 
     if as_json:

@@ -280,6 +280,12 @@ class Batches:
         with self._looker.connect() as connection:
             return {row.place: row for row in connection.execute(select(outputs).where(outputs.c.place.in_(places)))}
 
+    def pictures(self, batch_id: str, paths: Sequence[str]) -> set[str]:
+        """Which of these paths are jobs of the batch."""
+        there = select(jobs.c.path).where(jobs.c.batch_id == batch_id, jobs.c.path.in_(paths))
+        with self._looker.connect() as connection:
+            return set(connection.execute(there).scalars())
+
     def known(self, batch_id: str) -> Batch | None:
         """The batch, whoever's it is."""
         with self._looker.connect() as connection:

@@ -1,5 +1,6 @@
 """Which files are pictures, by their names, and what their outputs are called. Paths are relative, with / between names."""
 
+import fnmatch
 from pathlib import PurePosixPath
 
 ENDINGS = {
@@ -15,6 +16,11 @@ OURS = ".lacuna"  # how the names of our own files begin
 def is_picture(name: str) -> bool:
     """Whether its name says so. `._scan.jpg` is what macOS leaves beside pictures on foreign disks."""
     return not name.startswith(("._", OURS)) and any(name.lower().endswith(endings) for endings in ENDINGS.values())
+
+
+def is_wanted(path: str, pattern: str | None) -> bool:
+    """Whether the file at `path` is a picture, and a shell's `pattern` fits, whose * also crosses folders."""
+    return is_picture(path.rsplit("/", 1)[-1]) and (pattern is None or fnmatch.fnmatchcase(path, pattern))
 
 
 def output(path: str, before: str, after: str) -> str:

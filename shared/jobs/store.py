@@ -649,6 +649,7 @@ class Jobs:
         """Of each job that exists, the blob keys that its row names; None means all of them: it runs, or ended just now."""
         statement = select(
             jobs.c.id,
+            jobs.c.kind,
             jobs.c.state,
             jobs.c.input,
             jobs.c.token,
@@ -780,7 +781,7 @@ def _named(row: Any) -> set[str] | None:
     """The blob keys that a row names; None: all of them."""
     if row.state == State.RUNNING or row.fresh:
         return None
-    if row.expires_at is not None:
+    if row.expires_at is not None or (row.kind == Kind.INGEST and row.state in FINAL):  # an archive was unpacked, or never will be
         return set()
     previews = {blob_key(row.id, preview_part(of, row.token)) for of in PREVIEWS}  # of the last attempt
     return input_keys(row.input) | previews | ({row.result_key} - {None})

@@ -348,7 +348,7 @@ def test_the_manifest_tells_what_became_of_each_and_a_spreadsheet_runs_nothing_o
 
 
 def test_a_manifest_longer_than_a_page_is_whole(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.batches.PAGE", 2)
+    monkeypatch.setattr("api.manifest.PAGE", 2)
     batch = opened(house)
     sent(house, batch, *"abcde")
     assert [json.loads(line)["path"] for line in house.get(f"{URL}/{batch}/manifest").text.splitlines()] == list("abcde")

@@ -19,12 +19,14 @@ from api.restorations import FILES
 from api.routes import Operation
 from shared.imaging import metrics
 from tests.contracts.api_fixtures import House, open_house, png
+from tests.contracts.test_api_archives import packed
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "10"))  # of each operation, well and ill formed; `make schema` takes many
 UNSAYABLE = [
     positive_data_acceptance,
     negative_data_rejection,
 ]  # what a file must hold, which ranges it has, what a key stood for before, that a job was canceled; and whatever a form holds is text
+SENT = {name: png() for name in FILES} | {"archive": packed({"a.png": png()})}  # whatever else is sent is no such file
 OPERATIONS = [operation for module in MODULES for operation in module.routes.operations]
 
 
@@ -78,8 +80,8 @@ def test_whatever_is_asked_the_answer_is_what_the_document_says(
     @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
     @given(case=cases, job_id=st.sampled_from([*known, None]))
     def ask(case: Any, job_id: str | None) -> None:
-        if mode.is_positive and isinstance(case.body, dict):
-            case.body |= {name: png() for name in FILES if name in case.body}
+        if mode.is_positive and isinstance(case.body, dict) and case.media_type == "multipart/form-data":
+            case.body |= {name: what for name, what in SENT.items() if name in case.body}
         if mode.is_positive and job_id and "job_id" in (case.path_parameters or {}):
             case.path_parameters["job_id"] = job_id
         if mode.is_positive and "wait" in (case.query or {}):

@@ -1,0 +1,1 @@
+"""Zip archives that users send: checked as a whole before anything of them is unpacked."""
