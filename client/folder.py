@@ -325,7 +325,7 @@ class FolderRun:
         """The id of its job: the same for the same file in the same batch, whatever was interrupted, but for those sent `anew`."""
         source = self.order.source / found.path
         mask, reference = (_beside(of, found.path, name) for of, name in ((self.order.mask, "mask"), (self.order.references, "reference")))
-        place = os.fsencode(found.path).decode(errors="replace").replace(os.sep, "/")
+        place = os.fsencode(found.path).decode(errors="backslashreplace").replace(os.sep, "/")
         batch = self._batch()
         same = f"{batch}:{place}:{found.stat.st_size}:{found.stat.st_mtime_ns}:{self._asked}:{anew}"
         key = hashlib.sha256(same.encode()).hexdigest()

@@ -25,6 +25,10 @@ BACK_OFF_SECONDS = (0.0, 1.0, 2.0, 5.0)
 SETTLED_SECONDS = 60.0
 
 
+# glibc gives every thread memory of its own and takes nothing back of it: with pictures of all sizes a worker grew by an eighth
+FRUGAL = {"MALLOC_ARENA_MAX": "2"}
+
+
 def main() -> None:
     """Guard until SIGTERM, or until our own parent is gone."""
     chosen = settings.load()
@@ -43,7 +47,7 @@ def guard(chosen: Settings, part: str, stopping: threading.Event) -> None:
     jobs = Jobs(open_database(chosen.database), chosen.lease_seconds)
     failures = 0
     while not stopping.is_set():
-        child = Child(children.python("worker.app", part))
+        child = Child(children.python("worker.app", part), FRUGAL)
         events.emit("part.started", part=part, pid=child.process.pid)
         lived = _watch(child, part, chosen.silence_seconds, stopping)
         if stopping.is_set():

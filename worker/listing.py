@@ -147,7 +147,7 @@ class Listing:
             if entry.stat is None or not self._is_wanted(entry.path):
                 continue
             pictures += 1
-            if wanted != "keep" or self.target.stat(entry.path) is None:
+            if wanted != "keep" or not self._is_there(entry.path):
                 grows = GROWS.get(wanted, 1) if entry.path.lower().endswith(_LOSSY) else 1
                 size += entry.stat.st_size * grows
         if not pictures:
@@ -155,6 +155,12 @@ class Listing:
         if self.held.job.batch_id is not None:
             self._check_room(pictures, size)
         return files
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            return self.target.stat(path) is not None
+        except Refused:  # that file's own matter, later
+            return False
 
     def _check_room(self, pictures: int, size: int) -> None:
         settings, owner = self.ports.settings, self.held.job.owner_id
@@ -187,9 +193,7 @@ class Listing:
         if entry.stat is None or not self._is_wanted(entry.path):
             return Noted(path, "ignored", bytes=None if entry.stat is None else entry.stat.st_size, note="no_picture")
         try:
-            if path != entry.path:
-                raise Refused("name_not_utf8")
-            return self._job(path)
+            return self._job(entry.path)
         except Refused as refused:
             return Noted(path, "failed", error_of(refused), entry.stat.st_size)
         except OSError as error:
@@ -206,8 +210,8 @@ class Listing:
             parts["reference"] = self._beside("reference", self.references, self.order.references, path)
         output = orders.output(listing, described | parts, self.order.out, self.order.overwrite)
         if output["path"] != path and self.source.stat(output["path"]) is not None:
-            raise Refused("output_taken", f"Its output and that of {output['path']} would have the same name.")
-        return picture(listing, str(uuid7()), self.order.lane, path, described | parts, output)
+            raise Refused("output_taken", f"Its output and that of {names.told(output['path'])} would have the same name.")
+        return picture(listing, str(uuid7()), self.order.lane, names.told(path), described | parts, output)
 
     def _beside(self, name: str, folder: Folder | None, place: str | None, path: str) -> dict[str, Any]:
         """The mask or reference of a picture."""
@@ -221,7 +225,10 @@ class Listing:
 
     def _unless_done(self, new: NewJob, known: Any) -> NewJob | Noted:
         """Or why it is passed over: it was done before, from the same and in the same way; or something else is in the way."""
-        there = self.target.stat((new.output or {})["path"])
+        try:
+            there = self.target.stat((new.output or {})["path"])
+        except Refused as refused:
+            return Noted(new.path or "", "failed", error_of(refused), new.input["bytes"])
         if there is None:
             return new
         size = new.input["bytes"]
@@ -239,7 +246,7 @@ class Listing:
     def _same(self, new: NewJob, known: Any) -> bool:
         """Whether the picture is the one that it was restored from, by its times, else by its contents."""
         found = new.input
-        times = (f"{found['folder']}/{found['path']}", found["bytes"], found["mtime_ns"], found["inode"])
+        times = (names.told(f"{found['folder']}/{found['path']}"), found["bytes"], found["mtime_ns"], found["inode"])
         if not self.order.verify and times == (known.source, known.source_size, known.source_mtime_ns, known.source_inode):
             return True
         if found["bytes"] != known.source_size:
@@ -248,7 +255,7 @@ class Listing:
             return bool(inputs.sha256(file) == known.source_sha256)
 
     def _place(self, new: NewJob) -> str:
-        return f"{self.order.out}/{(new.output or {})['path']}"
+        return names.told(f"{self.order.out}/{(new.output or {})['path']}")
 
     def _is_wanted(self, path: str) -> bool:
         return names.is_wanted(path, self.order.pattern)

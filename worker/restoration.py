@@ -17,12 +17,13 @@ from shared.folders import names
 from shared.imaging import codec, header, masks, metrics, preview, tiles
 from shared.imaging.codec import Source
 from shared.imaging.pixels import Pixels
-from shared.jobs.job import Job, Success, blob_key, preview_part, result_part
+from shared.jobs.job import Job, State, Success, blob_key, preview_part, result_part
 from trainer.execution import ensemble
 from worker import inputs
 from worker.committer import Committer
 from worker.ending import end
 from worker.keeper import Held, LeaseLost
+from worker.patience import until_answered
 from worker.wiring import Ports
 
 LOADING_SECONDS = 900.0  # until a network is there
@@ -34,7 +35,7 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
     began = time.monotonic()
     held.begin()
     try:
-        _require_room(ports, job)
+        _make_way(ports, job)
         previews: dict[str, bytes] = {}
         read = dict(job.input)  # with the hashes of what is read in place
         source = _decode(held, ports, "input", previews, read)
@@ -85,14 +86,25 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
             "seconds": round(time.monotonic() - began, 3),
         }  # fmt: skip
         held.conclude()
-        # It gives False where the attempt is no longer ours, which is not an error.
-        committer.succeed(
-            Success(job, result, key, source.notes + encoded.notes, figures, len(plan), ran_seconds, read if job.output else None)
+        _end(
+            ports,
+            committer,
+            Success(job, result, key, source.notes + encoded.notes, figures, len(plan), ran_seconds, read if job.output else None),
         )
     except LeaseLost:
         events.emit("job.lost", job_id=job.id, token=job.token)
     except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
         end(held, ports, error)
+
+
+def _end(ports: Ports, committer: Committer, success: Success) -> None:
+    """Commit. Where the attempt is no longer ours, which is not an error, what it has put into a folder of the user's goes."""
+    job = success.job
+    if committer.succeed(success) or job.output is None:
+        return
+    now = until_answered(lambda: ports.jobs.get(job.id))
+    if now is None or (now.token, now.state) != (job.token, State.SUCCEEDED):
+        ports.outputs.tidy(job, [job.token])
 
 
 def _decode(held: Held, ports: Ports, name: str, previews: dict[str, bytes], read: dict[str, Any]) -> Source:
@@ -130,9 +142,15 @@ def _see(held: Held, of: str, colour: Pixels, source: Source, previews: dict[str
         previews[of] = preview.encode(colour, source.alpha, codec.associated(source))
 
 
-def _require_room(ports: Ports, job: Job) -> None:
-    """Raises `Transient("storage_full")` where the output goes to a disk that is nearly full; the others' lane pauses by itself."""
-    if job.output is not None and ports.outputs.free(job) < ports.settings.min_free:
+def _make_way(ports: Ports, job: Job) -> None:
+    """For an output in place: take away what dead attempts left there.
+
+    Raises `Transient("storage_full")` where its disk is nearly full; the others' lane pauses by itself.
+    """
+    if job.output is None:
+        return
+    ports.outputs.tidy(job, range(1, job.token))
+    if ports.outputs.free(job) < ports.settings.min_free:
         raise Transient("storage_full")
 
 

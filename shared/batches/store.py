@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, and_, case, exists, func, insert, lit
 from shared import events
 from shared.batches.batch import BATCH_MOVES, ENDED, FULL, GOING, SHOWN, Batch, BatchMove, BatchState, Counts, Item, Noted
 from shared.database.engine import ONE_SELECT, READ_ONLY, be_alone, now_ms, upsert
-from shared.database.tables import batches, flows, items, jobs, lanes, outputs, unpublished
+from shared.database.tables import batches, flows, items, jobs, lanes, outputs, unsettled
 from shared.errors import Refused
 from shared.jobs.job import Job, Kind, State
 from shared.jobs.store import COLUMNS, Jobs, Reservation, fulfil, job_of
@@ -187,8 +187,8 @@ class Batches:
     def finish(self, batch_ids: Sequence[str] | None = None) -> list[str]:
         """FINISH: of those batches, or all, the running ones whose last picture has ended; which they were."""
         named = [] if batch_ids is None else [batches.c.id.in_(batch_ids)]
-        published = ~exists().where(jobs.c.batch_id == batches.c.id, unpublished)
-        over = and_(_from(BatchMove.FINISH), ~_has(State.QUEUED), ~_has(State.RUNNING), published)
+        settled = ~exists().where(jobs.c.batch_id == batches.c.id, unsettled)
+        over = and_(_from(BatchMove.FINISH), ~_has(State.QUEUED), ~_has(State.RUNNING), settled)
         refused = exists().where(items.c.batch_id == batches.c.id, items.c.state == "failed")
         state = case((or_(_has(State.FAILED), refused), literal(str(BatchState.WITH_ERRORS))), else_=literal(str(BatchState.SUCCEEDED)))
         with self._engine.begin() as connection:

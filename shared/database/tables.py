@@ -53,7 +53,8 @@ Document = JSON(none_as_null=True)
 _NOBODYS = text("owner_id IS NULL")
 _OF_A_BATCH = text("batch_id IS NOT NULL")
 _KEPT = text("expires_at IS NULL AND finished_at IS NOT NULL AND output IS NULL")
-unpublished = text("state = 'succeeded' AND output IS NOT NULL AND published_at IS NULL")
+# ended jobs of folders whose outputs are not known to be in their places, or whose attempts may have left something there
+unsettled = text("output IS NOT NULL AND published_at IS NULL AND finished_at IS NOT NULL AND attempts > 0")
 
 owners = Table(
     "owners",
@@ -149,7 +150,7 @@ jobs = Table(
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
     Column("expires_at", BigInteger),  # written when that time is over: its files are going, or gone
-    Column("published_at", BigInteger),  # when its output was put in its place
+    Column("published_at", BigInteger),  # when its output was put in its place, or what its attempts left was taken away
     Column("output", Document),  # of a picture read in place: where its output goes
     _one_of("kind", Kind),
     _one_of("state", State),
@@ -190,7 +191,7 @@ jobs = Table(
     Index("ix_jobs_batch_state", "batch_id", "state", sqlite_where=_OF_A_BATCH, postgresql_where=_OF_A_BATCH),
     Index("ix_jobs_batch_path", "batch_id", "path", unique=True, sqlite_where=_OF_A_BATCH, postgresql_where=_OF_A_BATCH),
     Index("ix_jobs_batch_finished", "batch_id", "finished_at", sqlite_where=_OF_A_BATCH, postgresql_where=_OF_A_BATCH),
-    Index("ix_jobs_unpublished", "batch_id", sqlite_where=unpublished, postgresql_where=unpublished),
+    Index("ix_jobs_unsettled", "batch_id", sqlite_where=unsettled, postgresql_where=unsettled),
 )
 
 job_metrics = Table(

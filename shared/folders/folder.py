@@ -61,6 +61,7 @@ class Folder:
                 if make:
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(name, dir_fd=descriptor)
+                        os.fsync(descriptor)  # else a power cut could take it away with all that is synced in it
                 try:
                     inner = os.open(name, _DIRECTORY, dir_fd=descriptor)
                 except OSError as error:

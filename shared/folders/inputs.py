@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from shared.errors import Refused
+from shared.folders import names
 from shared.folders.folder import Folder
 from shared.folders.roots import Roots
 from shared.imaging import header
@@ -20,7 +21,7 @@ def described(folder: Folder, place: str, path: str, max_pixels: int) -> dict[st
         found = os.fstat(file.fileno())
         known = header.read(file, found.st_size, max_pixels)
     return {
-        "name": path.rsplit("/", 1)[-1], "bytes": found.st_size, "sha256": None, "format": known.format, "width": known.width,
+        "name": names.told(path.rsplit("/", 1)[-1]), "bytes": found.st_size, "sha256": None, "format": known.format, "width": known.width,
         "height": known.height, "mode": known.mode, "bits": known.bits, "folder": place, "path": path, "mtime_ns": found.st_mtime_ns,
         "inode": found.st_ino,
     }  # fmt: skip

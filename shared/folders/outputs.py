@@ -123,9 +123,23 @@ class Outputs:
         output = _output(job)
         with self.roots.target(output["folder"]) as target:
             try:
-                return target.file(output["path"])
-            except Refused:
                 return target.file(names.beside(output["path"], names.part(job.id, job.token)))
+            except Refused:
+                return target.file(output["path"])
+
+    def tidy(self, job: Job, tokens: Iterable[int]) -> None:
+        """Remove the parts of attempts that are known to be lost. Raises OSError, `Refused`."""
+        output = _output(job)
+        try:
+            with self.roots.target(output["folder"]) as target:
+                folder, _ = target.around(output["path"])
+        except Refused as refused:
+            if refused.code == "folder_not_found":  # then nothing is in it
+                return
+            raise
+        with folder:
+            for token in tokens:
+                folder.remove(names.part(job.id, token))
 
     def _folder(self, place: tuple[str, tuple[str, ...]]) -> Folder:
         root, inner = place

@@ -7,8 +7,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared import events
 from shared.errors import Refused
+from shared.folders import names
 from shared.folders.outputs import Outputs, Placed
-from shared.jobs.job import Job
+from shared.jobs.job import Job, State
 from shared.jobs.store import Jobs
 
 
@@ -32,11 +33,18 @@ def publish(jobs: Jobs, outputs: Outputs, placed: Sequence[Placed]) -> None:
         _tell(placed[0].job, error)
 
 
-def publish_left(jobs: Jobs, outputs: Outputs) -> None:
-    """What was committed and is not known to be in its place."""
-    for job in jobs.unpublished():  # one by one: what fails with one must not hold the others up
-        if placed := place(outputs, [job]):
-            publish(jobs, outputs, placed)
+def settle(jobs: Jobs, outputs: Outputs) -> None:
+    """Of ended jobs: what was committed and is not known to be in its place is put there; the parts of those that failed go."""
+    for job in jobs.unsettled():  # one by one: what fails with one must not hold the others up
+        if job.state is State.SUCCEEDED:
+            if placed := place(outputs, [job]):
+                publish(jobs, outputs, placed)
+            continue
+        try:
+            outputs.tidy(job, range(1, job.token + 1))
+            jobs.publish({job.id: None})
+        except (OSError, Refused) as error:
+            _tell(job, error)
 
 
 def rows(placed: Sequence[Placed]) -> dict[str, dict[str, Any] | None]:
@@ -48,8 +56,8 @@ def _row(placed: Placed) -> dict[str, Any]:
     job = placed.job
     result = job.result or {}
     return {
-        "place": placed.place, "size": placed.size, "mtime_ns": placed.mtime_ns, "sha256": result["sha256"],
-        "source": f"{job.input['folder']}/{job.input['path']}", "source_size": job.input["bytes"],
+        "place": names.told(placed.place), "size": placed.size, "mtime_ns": placed.mtime_ns, "sha256": result["sha256"],
+        "source": names.told(f"{job.input['folder']}/{job.input['path']}"), "source_size": job.input["bytes"],
         "source_mtime_ns": job.input["mtime_ns"], "source_inode": job.input["inode"], "source_sha256": job.input["sha256"],
         "asked": (job.output or {})["asked"],
     }  # fmt: skip

@@ -36,7 +36,7 @@ from sqlalchemy import (
 
 from shared import events
 from shared.database.engine import ONE_SELECT, READ_ONLY, clock_ms, now_ms, upsert
-from shared.database.tables import batches, flows, items, job_metrics, jobs, lanes, models, outputs, rates, reservations, unpublished
+from shared.database.tables import batches, flows, items, job_metrics, jobs, lanes, models, outputs, rates, reservations, unsettled
 from shared.errors import Outcome, Refused
 from shared.jobs import turns
 from shared.jobs.job import (
@@ -379,7 +379,7 @@ class Jobs:
             job,
             Move.FAIL,
             "job.failed",
-            {"state": State.FAILED, "error": _error(outcome), **_ended},
+            {"state": State.FAILED, "error": _error(outcome), "published_at": _nothing_left, **_ended},
             code=outcome.code,
         )
 
@@ -463,10 +463,10 @@ class Jobs:
                 events.emit("batch.emptied", batch_id=batch_id, jobs=canceled)
                 return canceled
 
-    def unpublished(self, limit: int = CHUNK) -> list[Job]:
-        """Jobs that succeeded and whose outputs are not known to be in their places."""
+    def unsettled(self, limit: int = CHUNK) -> list[Job]:
+        """Ended jobs whose outputs are not known to be in their places, or whose attempts may have left something there."""
         with self._reading() as connection:
-            return [job_of(row) for row in connection.execute(select(*COLUMNS).where(unpublished).order_by(jobs.c.batch_id).limit(limit))]
+            return [job_of(row) for row in connection.execute(select(*COLUMNS).where(unsettled).order_by(jobs.c.batch_id).limit(limit))]
 
     def publish(self, published: Publications) -> None:
         """The outputs of these jobs are in their places; by job a row of what lies there, for who restores the same again."""
@@ -710,7 +710,7 @@ class Jobs:
     def _publish(self, connection: Connection, published: Publications) -> None:
         if not published:
             return
-        there = select(jobs.c.id).where(jobs.c.id.in_(sorted(published)), unpublished).order_by(jobs.c.id).with_for_update()
+        there = select(jobs.c.id).where(jobs.c.id.in_(sorted(published)), unsettled).order_by(jobs.c.id).with_for_update()
         found = connection.execute(there).scalars().all()  # the others were published by upkeep meanwhile
         if found:
             connection.execute(update(jobs).where(jobs.c.id.in_(found)).values(published_at=now_ms()))
@@ -758,6 +758,7 @@ _NEW_FIELDS = (
 
 # what every visible change writes, and what every end does
 _changed: dict[str, Any] = {"version": jobs.c.version + 1, "changed_at": now_ms()}
+_nothing_left = case((jobs.c.output.is_not(None), now_ms()), else_=null())  # an attempt that fails has taken its part away
 _ended: dict[str, Any] = {"lease_until": None, "worker": None, "finished_at": now_ms(), **_changed}
 
 

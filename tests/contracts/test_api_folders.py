@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from shared.errors import Outcome
+from shared.folders import names
 from shared.folders.outputs import OutputDraft, Outputs
-from shared.folders.publishing import publish_left
+from shared.folders.publishing import settle
 from shared.jobs.job import Lane
 from shared.jobs.store import Jobs
 from tests.contracts.api_fixtures import Answer, House, code, open_house, png
@@ -328,7 +330,7 @@ def test_an_output_that_was_committed_and_not_renamed_is_put_in_its_place_by_upk
     job = next(iter(place.items(batch).values()))["job"]
     assert house.get(f"/v1/jobs/{job}/result").status_code == 200, "the result can be had before it is renamed"
     for _ in range(2):
-        publish_left(house.jobs, house.ports.outputs)
+        settle(house.jobs, house.ports.outputs)
     assert list(place.outputs()) == ["sub/a.png"]
     assert house.ports.batches.finish() == [batch]
     assert place.told(place.run()) == {"skipped": 1}
@@ -353,7 +355,64 @@ def test_a_part_of_a_lost_attempt_is_never_an_output(place: Place, monkeypatch: 
         racing.setattr(Jobs, "succeed", canceled)
         wiring.work(place.worker)
     assert place.told(batch) == {"canceled": 1}
-    assert [path for path in place.outputs() if not path.startswith(".lacuna-")] == []
+    assert place.outputs() == {}, "it was left behind, or even put in its place"
+
+
+@pytest.mark.parametrize("how", ["again", "canceled", "lost"])
+def test_what_a_killed_attempt_left_is_taken_away(place: Place, how: str) -> None:
+    file = place.put("sub/a.png")
+    batch = place.start()
+    place.list()
+    (job,) = place.house.jobs.claim("killed", [Lane.BULK], 10**9, True)
+    (place.out / "sub").mkdir()
+    (place.out / "sub" / names.part(job.id, 1)).write_bytes(b"half of")
+    if how == "canceled":
+        place.house.jobs.cancel("local", job.id)
+    elif how == "lost":
+        for _ in range(2):
+            assert place.house.jobs.retry(job, lost_worker(), 0)
+            (job,) = place.house.jobs.claim("killed", [Lane.BULK], 10**9, True)
+        assert place.house.jobs.retry(job, lost_worker(), 0)
+    else:
+        assert place.house.jobs.retry(job, lost_worker(), 0)
+        place.work()
+        assert list(place.outputs()) == ["sub/a.png"]
+        file.unlink()
+    if how != "again":
+        assert place.house.ports.batches.finish() == [], "it ended before its leavings were taken away"
+        settle(place.house.jobs, place.house.ports.outputs)
+        assert place.outputs() == {}
+        assert place.house.ports.batches.finish() == [batch]
+        settle(place.house.jobs, place.house.ports.outputs)
+
+
+def lost_worker() -> Outcome:
+    return Outcome("worker_lost", "The worker died", "Again.", True)
+
+
+def test_a_name_that_is_no_utf_8_is_as_good_as_any(place: Place) -> None:
+    place.put("a.png")
+    odd = os.fsdecode(b"Ren\xe9/Ren\xe9.png")
+    place.put(odd)
+    batch = place.run()
+    assert place.told(batch) == {"succeeded": 2}
+    assert sorted(place.outputs()) == sorted(["a.png", odd])
+    item = place.items(batch)["Ren\\xe9/Ren\\xe9.png"]
+    job = place.house.get(f"/v1/jobs/{item['job']}")
+    assert job.json["input"]["name"] == "Ren\\xe9.png"
+    assert place.house.get(job.json["links"]["result"]).status_code == 200
+    assert len(place.house.get(f"{URL}/{batch}/archive").data) > 0
+    assert place.told(place.run()) == {"skipped": 2}
+
+
+def test_a_link_where_outputs_go_is_that_file_s_error(place: Place) -> None:
+    place.put("a.png")
+    place.put("sub/b.png")
+    (place.out / "sub").symlink_to(place.source)
+    batch = place.run()
+    assert place.errors(batch) == {"sub/b.png": "link_refused"}
+    assert place.told(batch) == {"succeeded": 1, "failed": 1}
+    assert {path.name for path in place.source.rglob("*")} == {"a.png", "sub", "b.png"}
 
 
 def test_a_full_disk_pauses_the_batch_and_room_lets_it_go_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

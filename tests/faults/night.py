@@ -27,6 +27,7 @@ from sqlalchemy import Engine, func, select
 from client import record
 from shared.database.engine import READ_ONLY, open_database
 from shared.database.tables import jobs
+from shared.folders import names
 from shared.jobs.job import FINAL
 from tests.faults import tree, wired
 from tests.faults.service import TIMES
@@ -262,7 +263,7 @@ def _of_itself(what: str, came: Came, pictures: frozenset[str], broken: frozense
     found = [f"{what} ended with {came.status}"] if came.status != bool(broken) else []
     found += [f"{what} left {path!a}" for path in came.tree.keys() - whole]
     found += [f"{what} did not restore {path!a}: {came.fates.get(path, 'it was not told of')}" for path in whole - came.tree.keys()]
-    found += [f"{what} did not tell that {path!a} is broken" for path in broken - failed]
+    found += [f"{what} did not tell that {path!a} is broken" for path in broken if not failed & {path, names.told(path)}]
     found += [f"{what} restored {path!a} more than once" for path in came.twice]
     for path, sha256 in came.tree.items():
         row = came.rows.get(_told(path))
@@ -282,7 +283,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _told(path: str) -> str:
     """As the server is told of it: a name that is no UTF-8 cannot be said."""
-    return path.encode(errors="surrogateescape").decode(errors="replace")
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 # -- both runs -------------------------------------------------------------------------------------------------------------------------

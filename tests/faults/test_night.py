@@ -15,12 +15,13 @@ from tests.faults.night import VICTIMS, Came
 FILES, BROKEN, KILLS = 40, 8, 1
 
 
-def test_a_folder_goes_through_kills_of_everything_as_if_nothing_had_happened(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", [night.lacuna_folder, night.lacuna_in_place])
+def test_a_folder_goes_through_kills_of_everything_as_if_nothing_had_happened(tmp_path: Path, start: night.Start) -> None:
     if not tree.photos():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
             f"There are no photos in {tree.DATA}: name the folder of pictures with DATA."
         )
-    found = night.both(tmp_path, FILES, BROKEN, KILLS, 0, night.Hurried)
+    found = night.both(tmp_path, FILES, BROKEN, KILLS, 0, night.Hurried, start)
     assert found.differences == []
     assert found.night.kills == dict.fromkeys(VICTIMS, KILLS)
 

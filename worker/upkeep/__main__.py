@@ -13,7 +13,7 @@ from shared.blobs.local import LocalBlobs
 from shared.blobs.store import Blobs
 from shared.database.engine import open_database
 from shared.folders.outputs import Outputs
-from shared.folders.publishing import publish_left
+from shared.folders.publishing import settle
 from shared.folders.roots import Roots
 from shared.jobs.store import Jobs
 from shared.models.store import Models
@@ -54,7 +54,7 @@ def main() -> None:
             batches.seal_forgotten()
             batches.fail_unlisted()
             batches.cancel_rest()
-            publish_left(jobs, outputs)
+            settle(jobs, outputs)
             resume_roomy(batches, outputs.roots, chosen.min_free)
             batches.finish()
         except SQLAlchemyError as error:  # the database is away: the next round tries again

@@ -43,8 +43,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("place", name=op.f("pk_outputs")),
     )
     op.add_column("jobs", sa.Column("output", sa.JSON(none_as_null=True), nullable=True))
-    unpublished = sa.text("state = 'succeeded' AND output IS NOT NULL AND published_at IS NULL")
-    op.create_index("ix_jobs_unpublished", "jobs", ["batch_id"], sqlite_where=unpublished, postgresql_where=unpublished)
+    unsettled = sa.text("output IS NOT NULL AND published_at IS NULL AND finished_at IS NOT NULL AND attempts > 0")
+    op.create_index("ix_jobs_unsettled", "jobs", ["batch_id"], sqlite_where=unsettled, postgresql_where=unsettled)
     of_a_batch = sa.text("batch_id IS NOT NULL")
     op.create_index("ix_jobs_batch_finished", "jobs", ["batch_id", "finished_at"], sqlite_where=of_a_batch, postgresql_where=of_a_batch)
     op.drop_index("ix_jobs_kept", "jobs")
