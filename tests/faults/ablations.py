@@ -46,6 +46,8 @@ ABLATIONS = (
     Ablation("far_stamps", "all clocks stepped back by ten minutes under load", "P1"),
     Ablation("no_reservation", "the same POST 50 times at once", "P7"),
     Ablation("no_sweeper", "SIGKILL of the worker at each step of an attempt", "P9", repetitions=4),
+    Ablation("no_settling", "SIGKILL of the worker at each step of a folder in place", "P9", repetitions=8),
+    Ablation("place_first", "a folder in place canceled about when its outputs get there", "P2", repetitions=8),
     Ablation("no_lifeline", "SIGKILL of the guardian", "P9"),
     Ablation("no_guard", "duplicate, forged and malformed messages", "P10"),
 )

@@ -103,9 +103,15 @@ class Checker:
 
 def _named(row: dict[str, Any]) -> set[str]:
     """The blobs that a final row names."""
-    keys = {part["key"] for part in (row["input"], *(row["input"].get(name, {}) for name in ("mask", "reference"))) if part}
+    if row["output"] is not None:  # it lies in folders of the user's
+        return set()
+    keys = {part["key"] for part in (row["input"], *(row["input"].get(name, {}) for name in ("mask", "reference"))) if "key" in part}
     if row["state"] == "succeeded":
-        keys |= {row["result_key"], *(blob_key(row["id"], preview_part(of, row["token"])) for of in ("input", "result"))}
+        keys |= (
+            {row["result_key"]} - {None}
+            if row["kind"] != "restore"
+            else {row["result_key"], *(blob_key(row["id"], preview_part(of, row["token"])) for of in ("input", "result"))}
+        )
     return keys
 
 

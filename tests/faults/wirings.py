@@ -26,8 +26,9 @@ from shared.blobs import local
 from shared.blobs.local import LocalBlobs, LocalDraft
 from shared.database import engine
 from shared.database.engine import now_ms
+from shared.folders.outputs import OutputDraft, Outputs
 from shared.jobs import store
-from shared.jobs.job import Move, Success
+from shared.jobs.job import Job, Move, Success
 from shared.jobs.store import Jobs, Publications
 from tests.faults import clock, disk, pictures, traps
 from trainer.execution import Described, choice
@@ -138,7 +139,9 @@ def trapped(module: str) -> None:
 STEPS: tuple[tuple[Any, *tuple[str, ...]], ...] = (
     (LocalDraft, "write", "place"),
     (LocalBlobs, "open", "sync"),
-    (Jobs, "accept", "claim", "succeed", "keep", "reap", "release", "retry"),
+    (OutputDraft, "write"),
+    (Outputs, "place"),
+    (Jobs, "accept", "accept_found", "publish", "claim", "succeed", "keep", "reap", "release", "retry"),
     (store, "_take_turn"),  # within the transaction that inserts
     (BackgroundRinger, "ring"),
     (Tiny, "run"),  # for a tile
@@ -257,6 +260,36 @@ def no_sweeper(module: str) -> None:
         _put(sweeper, sweep=lambda *_: 0)
 
 
+def no_settling(module: str) -> None:
+    """What was committed and not put in its place stays where it is, and so does what dead attempts left in folders."""
+    if module == "worker.upkeep":
+        from shared.folders import publishing
+
+        _put(publishing, settle=lambda *_: None)
+
+
+def place_first(_module: str) -> None:
+    """An output gets into its place as soon as it is written, and the row is committed behind it."""
+    place = OutputDraft.place
+
+    def placed(self: OutputDraft, key: str) -> None:
+        place(self, key)
+        self._folder.rename(self._name, PLACES[self._name])
+
+    draft = Outputs.draft
+
+    def drafted(self: Outputs, job: Job) -> OutputDraft:
+        made = draft(self, job)
+        PLACES[made._name] = (job.output or {})["path"].rsplit("/", 1)[-1]
+        return made
+
+    _put(OutputDraft, place=placed)
+    _put(Outputs, draft=drafted, sync=lambda *_: None)
+
+
+PLACES: dict[str, str] = {}  # where parts belong
+
+
 def no_lifeline(_module: str) -> None:
     """Children do not see that their parent is gone."""
     _put(children, hold_lifeline=lambda *_, **__: None)
@@ -337,7 +370,7 @@ WIRINGS: dict[str, Callable[[str], None]] = {
     wiring.__name__: wiring
     for wiring in (
         small, lean, hurried, tiny, trapped, clocked, volatile, no_token, no_looking, no_ringing, no_lone_child, no_reservation, row_first,
-        late_sync, no_folder_sync, no_file_sync, no_sweeper, no_lifeline, no_reaping, no_silence, no_deadline, no_stopping, no_guard,
-        no_pause, far_stamps, no_sync, no_leases, no_lasting_commit,
+        late_sync, no_folder_sync, no_file_sync, no_sweeper, no_settling, place_first, no_lifeline, no_reaping, no_silence, no_deadline,
+        no_stopping, no_guard, no_pause, far_stamps, no_sync, no_leases, no_lasting_commit,
     )
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """The faults, by what they happen to."""
 
 from tests.faults.row import Row
-from tests.faults.rows import api, clock, database, lanes, power, races, real, redis, workers
+from tests.faults.rows import api, clock, database, folders, lanes, power, races, real, redis, workers
 
 ROWS: tuple[Row, ...] = (
     *api.ROWS,
@@ -12,5 +12,6 @@ ROWS: tuple[Row, ...] = (
     *clock.ROWS,
     *power.ROWS,
     *lanes.ROWS,
+    *folders.ROWS,
     *real.ROWS,
 )
