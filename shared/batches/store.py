@@ -24,6 +24,7 @@ RATED = 500  # pictures that the rate of a batch is measured by, the last that e
 _columns = [batches.c[name] for name in Batch.__dataclass_fields__]
 _noted = [items.c[name] for name in Noted.__dataclass_fields__]
 STATES = {shown: state for state, shown in SHOWN.items()}
+_SHOWN: dict[str, str] = {str(state): shown for state, shown in SHOWN.items()}
 
 
 class Batches:
@@ -229,16 +230,19 @@ class Batches:
     def counts(self, batch_ids: Sequence[str]) -> dict[str, Counts]:
         """Of each of those batches."""
         found: dict[str, dict[str, int]] = {batch_id: {} for batch_id in batch_ids}
-        pictures = select(jobs.c.batch_id, jobs.c.state, func.count()).where(jobs.c.batch_id.in_(batch_ids))
-        others = select(items.c.batch_id, items.c.state, func.count()).where(items.c.batch_id.in_(batch_ids))
-        listings = pictures.where(jobs.c.path.is_(None))  # counted apart: without a path only these few rows are read
-        with self._reader.connect() as connection:
-            for batch_id, state, count in connection.execute(pictures.group_by(jobs.c.batch_id, jobs.c.state)):
-                found[batch_id][SHOWN[State(state)]] = count
-            for batch_id, state, count in connection.execute(listings.group_by(jobs.c.batch_id, jobs.c.state)):
-                found[batch_id][SHOWN[State(state)]] -= count
-            for batch_id, state, count in connection.execute(others.group_by(items.c.batch_id, items.c.state)):
-                found[batch_id][state] = found[batch_id].get(state, 0) + count
+        of_jobs, of_items = jobs.c.batch_id.in_(batch_ids), items.c.batch_id.in_(batch_ids)
+        each = union_all(  # one statement sees one moment, on PostgreSQL too
+            select(jobs.c.batch_id, jobs.c.state, func.count()).where(of_jobs).group_by(jobs.c.batch_id, jobs.c.state),
+            # what lists a batch is no file of it; counted apart, as without a path only these few rows are read
+            select(jobs.c.batch_id, jobs.c.state, -func.count())
+            .where(of_jobs, jobs.c.path.is_(None))
+            .group_by(jobs.c.batch_id, jobs.c.state),
+            select(items.c.batch_id, items.c.state, func.count()).where(of_items).group_by(items.c.batch_id, items.c.state),
+        )
+        with self._looker.connect() as connection:
+            for batch_id, state, count in connection.execute(each):
+                shown = _SHOWN.get(state, state)
+                found[batch_id][shown] = found[batch_id].get(shown, 0) + count
         return {batch_id: Counts(**counted) for batch_id, counted in found.items()}
 
     def rate(self, batch: Batch) -> float | None:
