@@ -132,6 +132,7 @@ class ListedView(View):
     pictures: int = Field(description="to restore")
     pixels: int = Field(description="of the pictures to restore")
     skipped: int = Field(description="done before, or something else is in the place of the output")
+    done_before: int = Field(description="of the skipped")
     failed: int = Field(description="what their headers show cannot be restored, or cannot be read")
     ignored: int = Field(description="no pictures, by the endings of their names")
     restoring_s: float | None = Field(description="what one worker will take; null while the model was never measured")

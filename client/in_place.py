@@ -16,6 +16,9 @@ GOING = frozenset({"open", "listing", "running", "paused"})
 class InPlaceScreen(Protocol):
     """Shows the run to the user."""
 
+    def began(self, tally: Tally) -> None:
+        """It is known how many files there are."""
+
     def moved(self, tally: Tally, rate_per_s: float | None, left_s: float | None) -> None:
         """So far it is."""
 
@@ -42,11 +45,14 @@ def start(lacuna: Lacuna, order: dict[str, Any]) -> tuple[Batch, bool]:
 
 def follow(lacuna: Lacuna, batch_id: str, screen: InPlaceScreen) -> Batch:
     """The batch once it has ended. Ctrl-C ends the looking, not the batch."""
-    pause = threading.Event()
+    pause, began = threading.Event(), False
     while (batch := lacuna.batch(batch_id))["state"] in GOING:
         if batch["state"] == "paused" or batch["reason"]:
             screen.held_up(batch["reason"] or "paused by a user")
-        elif batch["state"] != "listing":
+        elif batch["state"] != "listing" and not began:
+            began = True
+            screen.began(tally_of(batch))
+        elif began:
             screen.moved(tally_of(batch), batch["rate_per_s"], batch["eta_s"])
         pause.wait(FOLLOW_S)
     return batch
@@ -54,19 +60,26 @@ def follow(lacuna: Lacuna, batch_id: str, screen: InPlaceScreen) -> Batch:
 
 def ended_early(lacuna: Lacuna, batch: Batch) -> ClientError:
     """Why a batch failed as a whole, or that somebody canceled it."""
-    listing = list(lacuna.jobs(batch=batch["id"], kind="ingest", limit=1))
-    if batch["state"] == "failed" and listing and listing[0]["error"]:
-        return end_of(listing[0])
+    listing = listed(lacuna, batch)
+    if batch["state"] == "failed" and listing and listing["error"]:
+        return end_of(listing)
     return ClientError("canceled", f"The batch {batch['id']} was canceled", "Run the command again if you want it after all.")
 
 
-def tally_of(batch: Batch) -> Tally:
-    """Its counts, as those of a run."""
+def listed(lacuna: Lacuna, batch: Batch) -> Job | None:
+    """The job that looked through its folder."""
+    return next(iter(lacuna.jobs(batch=batch["id"], kind="ingest", limit=1)), None)
+
+
+def tally_of(batch: Batch, listing: Job | None = None) -> Tally:
+    """Its counts, as those of a run; what `listing` found done before is told apart from what is in the way."""
     counts = batch["counts"]
+    kept = listing["result"]["done_before"] if listing and listing["result"] else 0
     return Tally(
         total=counts["total"] - counts["ignored"],
         restored=counts["succeeded"],
-        skipped=counts["skipped"],
+        kept=kept,
+        skipped=counts["skipped"] - kept,
         failed=counts["failed"] + counts["canceled"],
         ignored=counts["ignored"],
     )

@@ -16,11 +16,12 @@ from client.errors import ClientError, ServerUnreachable
 from client.folder import Ended, Tally
 from client.http import Job
 from client.restoring import Outcome
-from client.text import counted, duration, gain, legible
+from client.text import amount, counted, duration, gain, legible
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+IN_THE_WAY = "skipped, as their outputs exist"
 STANDS_S = 60.0  # between lines that say where a run stands
 
 
@@ -241,9 +242,10 @@ def paced(tally: Tally, seconds: float) -> tuple[float | None, float | None]:
 def survey_lines(job: Job) -> list[str]:
     """What a dry run found."""
     found = job["result"]
-    size = f"{found['pixels'] / 1e6:.1f} Mpx in {found['bytes'] / 1e9:.2f} GB"
-    lines = [f"{counted(found['pictures'], 'picture')} to restore: {size}; {found['free'] / 1e9:.0f} GB are free for the outputs"]
-    others = {"skipped, as they are done or something is in their place": found["skipped"], "cannot be restored": found["failed"]}
+    size = f"{found['pixels'] / 1e6:.1f} Mpx in {amount(found['bytes'])}"
+    lines = [f"{counted(found['pictures'], 'picture')} to restore: {size}; {amount(found['free'])} are free for the outputs"]
+    in_the_way = found["skipped"] - found["done_before"]
+    others = {"done before": found["done_before"], IN_THE_WAY: in_the_way, "cannot be restored": found["failed"]}
     lines += [f"{count} {what}" for what, count in others.items() if count]
     lines += [f"{counted(found['ignored'], 'other file')} ignored"] if found["ignored"] else []
     took = found["restoring_s"]
@@ -253,9 +255,23 @@ def survey_lines(job: Job) -> list[str]:
     ]
 
 
+def sent_survey_lines(tally: Tally, size: int) -> list[str]:
+    """What a dry run found of a folder that would be sent."""
+    others = {"done before": tally.kept, IN_THE_WAY: tally.skipped, "cannot be read": tally.failed}
+    lines = [f"{counted(tally.total - tally.ended, 'picture')} to send: {amount(size)}"]
+    lines += [f"{count} {what}" for what, count in others.items() if count]
+    return lines + ([f"{counted(tally.ignored, 'other file')} ignored"] if tally.ignored else [])
+
+
+def failed_line(item: dict[str, Any]) -> str:
+    """`album/torn.png: The picture is cut off. Copy it again.`, of an item of a batch."""
+    why = f"{item['error']['title']}. {item['error']['detail']}"
+    return f"{legible(item['path'])}: {legible(why)}"
+
+
 def summary(tally: Tally) -> str:
     """`500 pictures: 478 restored, 2 failed, 20 done before.`."""
-    told = {"restored": tally.restored, "done before": tally.kept, "skipped, as their outputs exist": tally.skipped, "failed": tally.failed}
+    told = {"restored": tally.restored, "done before": tally.kept, IN_THE_WAY: tally.skipped, "failed": tally.failed}
     parts = [f"{count} {what}" for what, count in told.items() if count]
     ignored = f" {counted(tally.ignored, 'other file')} ignored." if tally.ignored else ""
     return f"{counted(tally.total, 'picture')}: {', '.join(parts) or 'nothing to do'}.{ignored}"

@@ -27,6 +27,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} d"
 
 
+def amount(size: float) -> str:
+    """`731 kB`, `1.9 MB`, `42 GB`: of bytes."""
+    unit, of = next(((unit, of) for unit, of in (("kB", 1e3), ("MB", 1e6)) if size < 999.5 * of), ("GB", 1e9))
+    return f"{size / of:.1f} {unit}" if size < 9.95 * of else f"{size / of:.0f} {unit}"
+
+
 def gain(metrics: Mapping[str, Any]) -> str:
     """`31.20 dB, 8.05 dB more than before`: how close a picture came to its reference; equal pictures have no dB."""
     after, before = metrics["output"]["psnr"], metrics["input"]["psnr"]

@@ -73,6 +73,7 @@ CODES: dict[str, Code] = {
     "file_unreadable": Code(422, "The file cannot be read", "Let the user read it that Lacuna runs as, and retry."),
     "file_changed": Code(422, "The file changed after the folder was listed", "Retry when nobody writes to it any more."),
     "link_refused": Code(422, "A link stands in its way", "Links are not followed; put the file or folder itself there."),
+    "name_too_long": Code(422, "The output's name would be too long", "Shorten the picture's name, or keep its format, which adds no ending."),
     "output_exists": Code(422, "Another file is in the place of the output", "Move it away, or allow that it is replaced, and retry."),
     "output_taken": Code(422, "Two pictures would have the same output", "Restore one of them into another folder."),
     "archive_corrupt": Code(422, "The archive cannot be read", "Pack it anew as an ordinary zip, or send it again if it was cut off."),

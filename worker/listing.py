@@ -4,6 +4,7 @@ It may die anywhere: the next attempt leaves what was found already. Without a b
 """
 
 import errno
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -80,6 +81,7 @@ class Report:
     pixels: int = 0
     bytes: int = 0
     skipped: int = 0
+    done_before: int = 0  # of the skipped
     failed: int = 0
     ignored: int = 0
     mpx: float = 0.0
@@ -90,6 +92,7 @@ class Report:
             self.files += 1
             if isinstance(found, Noted):
                 setattr(self, found.state, getattr(self, found.state) + 1)
+                self.done_before += found.note == "done_before"
             else:
                 self.pictures += 1
                 self.pixels += found.pixels
@@ -101,6 +104,7 @@ class Report:
         rate = until_answered(ports.jobs.load).rates.get((job.model_name, job.model_version))
         return {
             "files": self.files, "pictures": self.pictures, "pixels": self.pixels, "bytes": self.bytes, "skipped": self.skipped,
+            "done_before": self.done_before,
             "failed": self.failed, "ignored": self.ignored, "restoring_s": None if rate is None else round(self.mpx * rate, 1),
             "free": free, "seconds": round(time.monotonic() - began, 3),
         }  # fmt: skip
@@ -209,6 +213,8 @@ class Listing:
         if self.references is not None:
             parts["reference"] = self._beside("reference", self.references, self.order.references, path)
         output = orders.output(listing, described | parts, self.order.out, self.order.overwrite)
+        if len(os.fsencode(PurePosixPath(output["path"]).name)) > self.target.longest_name():
+            raise Refused("name_too_long")
         if output["path"] != path and self.source.stat(output["path"]) is not None:
             raise Refused("output_taken", f"Its output and that of {names.told(output['path'])} would have the same name.")
         return picture(listing, str(uuid7()), self.order.lane, names.told(path), described | parts, output)

@@ -1,5 +1,6 @@
 """`lacuna folder`: a whole tree through the server, and back."""
 
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -11,6 +12,9 @@ from client.cli.restore import picture_options
 
 if TYPE_CHECKING:
     from client.screens import FolderBar, FolderLines
+
+
+SHOWN = 20  # failed pictures at the end of a run in place; `lacuna batches ID` shows all
 
 
 @main.command(short_help="Restore all pictures of a folder.")
@@ -44,7 +48,7 @@ def folder(chosen: Choices, /, source: Path, out: Path, in_place: bool, dry_run:
     """
     asked = {name: value for name, value in given.items() if value is not None and value is not False}
     if in_place:
-        _restore_in_place(chosen, asked | {"folder": str(source), "out": str(out)}, dry_run=dry_run)
+        _restore_in_place(chosen, asked | {"folder": str(source.absolute()), "out": str(out.absolute())}, dry_run=dry_run)
     if "pattern" in asked:
         raise click.UsageError("--pattern goes with --in-place.")
     _send(chosen, source, out, asked, dry_run=dry_run)
@@ -53,7 +57,7 @@ def folder(chosen: Choices, /, source: Path, out: Path, in_place: bool, dry_run:
 def _send(chosen: Choices, source: Path, out: Path, asked: dict[str, Any], *, dry_run: bool) -> None:
     """A folder of this machine, through the server and back."""
     from client.folder import FolderOrder, FolderRun
-    from client.screens import summary
+    from client.screens import sent_survey_lines, summary
 
     overwrite, verify = asked.pop("on_existing") == "overwrite", asked.pop("verify", False)
     order = FolderOrder(source, out, asked.pop("mask", None), asked.pop("references", None), overwrite, verify, asked)
@@ -68,7 +72,7 @@ def _send(chosen: Choices, source: Path, out: Path, asked: dict[str, Any], *, dr
             "skipped": tally.skipped,
             "ignored": tally.ignored,
         }
-        tell(chosen, [found], lambda: [f"{found['pictures']} of {summary(tally)} To send: {size / 1e9:.2f} GB"])
+        tell(chosen, [found], lambda: sent_survey_lines(tally, size))
         return
     try:
         with screen.showing():
@@ -88,12 +92,12 @@ def _restore_in_place(chosen: Choices, order: dict[str, Any], *, dry_run: bool) 
     from client.http import Lacuna
     from client.outputs import format_named
     from client.restoring import end_of
-    from client.screens import summary, survey_lines
+    from client.screens import failed_line, summary, survey_lines
 
     mask = order.pop("mask", None)
     if mask is not None:
-        order["masks" if format_named(mask) is None else "mask"] = str(mask)
-    order |= {"references": str(order["references"])} if "references" in order else {}
+        order["masks" if format_named(mask) is None else "mask"] = str(mask.absolute())
+    order |= {"references": str(order["references"].absolute())} if "references" in order else {}
     screen = folder_screen(as_json=chosen.as_json)
     with Lacuna(chosen.server, key=chosen.key) as lacuna:
         if dry_run:
@@ -113,7 +117,10 @@ def _restore_in_place(chosen: Choices, order: dict[str, Any], *, dry_run: bool) 
             raise
         if batch["state"] in ("failed", "canceled"):
             raise in_place.ended_early(lacuna, batch)
-    tally = in_place.tally_of(batch)
+        tally = in_place.tally_of(batch, in_place.listed(lacuna, batch))
+        failed = [] if chosen.as_json else list(itertools.islice(lacuna.items(batch["id"], state="failed"), SHOWN))
+    for item in failed:
+        click.echo(failed_line(item), err=True)
     tell(chosen, [batch], lambda: [summary(tally)])
     click.echo(f"What became of each: lacuna batches manifest {batch['id']}", err=True)
     sys.exit(1 if tally.failed else 0)

@@ -59,9 +59,7 @@ class Folder:
         try:
             for name in names:
                 if make:
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(name, dir_fd=descriptor)
-                        os.fsync(descriptor)  # else a power cut could take it away with all that is synced in it
+                    _make(name, descriptor)
                 try:
                     inner = os.open(name, _DIRECTORY, dir_fd=descriptor)
                 except OSError as error:
@@ -110,10 +108,13 @@ class Folder:
 
     def new(self, name: str) -> BinaryIO:
         """A new file in this folder, to write and read; one of that name is what a dead attempt left, and goes."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self._descriptor)
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.fdopen(os.open(name, flags, 0o666, dir_fd=self._descriptor), "w+b")
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._descriptor)
+            return os.fdopen(os.open(name, flags, 0o666, dir_fd=self._descriptor), "w+b")
+        except OSError as error:
+            raise _unwritable(error) from error
 
     def rename(self, name: str, to: str) -> None:
         """Within this folder; what is there is replaced. Raises FileNotFoundError."""
@@ -127,6 +128,10 @@ class Folder:
     def sync(self) -> None:
         """What was made, renamed or removed in it lasts."""
         os.fsync(self._descriptor)
+
+    def longest_name(self) -> int:
+        """Bytes that a name in it may have."""
+        return os.fpathconf(self._descriptor, "PC_NAME_MAX")
 
     def free(self) -> int:
         """Bytes that may still be written on its disk."""
@@ -172,6 +177,21 @@ def _walk(folder: Folder, at: str) -> Iterator[Entry]:
             yield Entry(path, error=cause if isinstance(cause, OSError) else OSError(errno.EACCES, refused.detail))
         except OSError as error:
             yield Entry(path, error=error)
+
+
+def _make(name: str, descriptor: int) -> None:
+    """A folder in another, which lasts: else a power cut could take it away with all that is synced in it."""
+    try:
+        os.mkdir(name, dir_fd=descriptor)
+        os.fsync(descriptor)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise _unwritable(error) from error
+
+
+def _unwritable(error: OSError) -> Exception:
+    return Refused("output_not_writable") if error.errno in _KEPT_OUT | {errno.EROFS} else error
 
 
 def _is_link(name: str, descriptor: int) -> bool:

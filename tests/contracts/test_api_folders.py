@@ -579,3 +579,31 @@ def test_a_listing_that_fails_after_a_pause_fails_its_batch_all_the_same(place: 
     place.work()
     place.house.ports.batches.fail_unlisted()
     assert (place.seen(batch)["state"], place.seen(batch)["reason"]) == ("failed", "folder_not_found")
+
+
+def test_a_name_that_would_become_too_long_is_that_file_s_error(place: Place) -> None:
+    place.put(f"{'x' * 248}.jpg", jpeg())
+    place.put(f"{'y' * 247}.jpg", jpeg())
+    batch = place.run(format="png")
+    assert place.errors(batch) == {f"{'x' * 248}.jpg": "name_too_long"}
+    assert list(place.outputs()) == [f"{'y' * 247}.jpg.png"]
+
+
+def test_where_nothing_may_be_written_it_is_said_at_once_and_if_only_later_then_of_each_file(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests may run as root, who may write anywhere: the system's answers are made up."""
+    place.put("sub/a.png")
+    with monkeypatch.context() as refusing:
+        refusing.setattr(os, "access", lambda *_, **__: False)
+        assert code(place.ask()) == "output_not_writable"
+    batch = place.start()
+    place.list()
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(os, "mkdir", refused)
+        place.work()
+    assert place.errors(batch) == {"sub/a.png": "output_not_writable"}

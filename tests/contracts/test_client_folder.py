@@ -464,10 +464,10 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(served: Served, sou
     out = source.parent / "out"
     ran = served.run("folder", str(source), str(out), "--dry-run")
     assert (ran.exit_code, out.exists(), served.requests) == (0, False, 0), ran.output
-    assert ran.output.startswith("6 of 6 pictures")
+    assert ran.output.startswith("6 pictures to send: ")
     served.run("folder", str(source), str(out))
     (out / "a.jpg").unlink()
-    assert served.run("folder", str(source), str(out), "--dry-run").output.startswith("1 of 6 pictures: 5 done before.")
+    assert served.run("folder", str(source), str(out), "--dry-run").output.startswith("1 picture to send: ")
     found = json.loads(served.run("folder", str(source), str(out), "--dry-run", "--json").output)
     assert found == {"pictures": 1, "bytes": (source / "a.jpg").stat().st_size, "kept": 5, "skipped": 0, "ignored": 4}
 
@@ -478,18 +478,19 @@ def test_a_folder_of_the_server_s_machine_is_restored_there(served: Served, sour
     order = ("folder", str(source), str(out), "--in-place")
     dry = served.run(*order, "--dry-run")
     assert (dry.exit_code, files(out)) == (0, []), dry.output
-    assert dry.output.startswith("6 pictures to restore: 0.0 Mpx in 0.00 GB; ")
+    assert dry.output.startswith("6 pictures to restore: 0.0 Mpx in ")
     ran = served.run(*order)
     assert ran.exit_code == 0, ran.output
     assert "6 pictures: 6 restored. 4 other files ignored." in ran.output
     assert files(out) == pictures(source)
     assert served.posts == 0
     again = served.run(*order)
-    assert "6 pictures: 6 skipped" in again.output
+    assert "6 pictures: 6 done before." in again.output
     (source / "bad.png").write_bytes(b"nothing")
     failed = served.run(*order)
     assert failed.exit_code == 1
-    assert "1 failed" in failed.output
+    assert "7 pictures: 6 done before, 1 failed." in failed.output
+    assert "bad.png: This kind of file is not restored." in failed.output
     (batch,) = served.house.get("/v1/batches?limit=1").json["items"]
     assert "bad.png: This kind of file is not restored." in served.run("batches", batch["id"]).output
     (source / "bad.png").write_bytes((source / "a.png").read_bytes())
