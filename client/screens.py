@@ -249,6 +249,8 @@ def survey_lines(job: Job) -> list[str]:
     lines += [f"{count} {what}" for what, count in others.items() if count]
     lines += [f"{counted(found['ignored'], 'other file')} ignored"] if found["ignored"] else []
     took = found["restoring_s"]
+    if not found["pictures"]:
+        return ["Nothing to restore", *lines[1:]]
     return [
         *lines,
         "How long it takes is unknown until the model has run once" if took is None else f"About {duration(took)} with one worker",
