@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +60,17 @@ class Sizes:
 @click.option("--restores", default=2_000, show_default=True, help="Of all sizes and modes by one worker, for memory.")
 @click.option("--in-place", is_flag=True, help="Have the server read the folder, instead of sending each picture.")
 @click.option(
-    "--only", multiple=True, type=click.Choice(["photos", "small", "pages", "memory", "restores", "large"]), help="Leave the others out."
+    "--only",
+    multiple=True,
+    type=click.Choice(["photos", "small", "pages", "eta", "memory", "restores", "large"]),
+    help="Leave the others out.",
 )
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures of the pairs there too.")
 def main(only: tuple[str, ...], json_path: Path | None, **sizes: Any) -> None:
     """Measure bulk on this machine."""
     logging.getLogger("lacuna").setLevel(logging.ERROR)  # that nobody answers our bells is no news
     pairs: dict[str, Callable[[Sizes], Row]] = {"photos": _photos, "small": _small, "pages": _pages}
-    memory: dict[str, Callable[[Sizes], str]] = {"memory": _memory, "restores": _restores, "large": _large}
+    memory: dict[str, Callable[[Sizes], str]] = {"eta": _eta, "memory": _memory, "restores": _restores, "large": _large}
     chosen = Sizes(**sizes)
     if any(name in (only or pairs) for name in pairs):
         shown((pair(chosen) for name, pair in pairs.items() if name in (only or pairs)), json_path)
@@ -171,6 +174,26 @@ def _full(client: load.Client, page: str) -> None:
 
 
 # -- memory -------------------------------------------------------------------------------------------------------------
+
+
+def _eta(sizes: Sizes) -> str:
+    """How far the batch's own estimate is off after a tenth of it, each time."""
+    off = []
+    with _folders() as (root, given, _), Home(redis_url="", **_roots(replace(sizes, in_place=True), root)) as home:
+        files = photo_files(given, sizes.photos)
+        client = load.Client(home.up())
+        for _ in range(sizes.rounds):
+            out = tempfile.mkdtemp(prefix="served-", dir=root)
+            order = json.dumps({"folder": str(given), "out": out}).encode()
+            batch = client.json("POST", "/v1/batches", order, load.JSON)["id"]
+            told, at = 0.0, 0.0
+            while (seen := client.json("GET", f"/v1/batches/{batch}"))["state"] not in FINAL:
+                if not told and seen["counts"]["succeeded"] >= len(files) / 10:
+                    told, at = seen["eta_s"] or 0.0, time.monotonic()
+                time.sleep(POLL_S)
+            off.append(told / (time.monotonic() - at) - 1)
+    shown_off = ", ".join(f"{each:+.0%}" for each in off)
+    return f"After a tenth of {sizes.photos} photos a batch's eta_s was off by {shown_off} (promised: 20 %)."
 
 
 def _memory(sizes: Sizes) -> str:
