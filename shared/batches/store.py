@@ -129,10 +129,11 @@ class Batches:
             connection.execute(moved.values(state=BatchState.RUNNING, changed_at=now_ms()))
 
     def fail_unlisted(self) -> None:
-        """FAIL: what the job that should have listed it failed at. Its reason is that error's code."""
+        """FAIL: what the job that should have listed it failed at, or that somebody canceled it. Its reason is the code of that."""
         why = (
-            select(jobs.c.error["code"].as_string())
-            .where(jobs.c.batch_id == batches.c.id, jobs.c.kind == Kind.INGEST, jobs.c.state == State.FAILED)
+            select(func.coalesce(jobs.c.error["code"].as_string(), "canceled"))
+            .where(jobs.c.batch_id == batches.c.id, jobs.c.path.is_(None), jobs.c.kind == Kind.INGEST)
+            .where(jobs.c.state.in_([State.FAILED, State.CANCELED]))
             .where(jobs.c.input["format"].as_string() != "retry")  # of which the others are none the worse
             .limit(1)
             .scalar_subquery()

@@ -520,3 +520,14 @@ def test_a_listing_that_fails_after_a_pause_fails_its_batch_all_the_same(place: 
     place.work()
     place.house.ports.batches.fail_unlisted()
     assert (place.seen(batch)["state"], place.seen(batch)["reason"]) == ("failed", "folder_not_found")
+
+
+def test_a_batch_whose_listing_was_canceled_as_a_job_fails_and_lets_its_folder_go(place: Place) -> None:
+    place.put("a.png")
+    batch = place.start()
+    listed = place.house.jobs.listing_of(batch)
+    assert listed is not None
+    assert place.house.post(f"/v1/jobs/{listed.id}/cancel").status_code == 200
+    place.house.ports.batches.fail_unlisted()
+    assert (place.seen(batch)["state"], place.seen(batch)["reason"]) == ("failed", "canceled")
+    assert place.told(place.run()) == {"succeeded": 1}
