@@ -531,3 +531,17 @@ def test_a_batch_whose_listing_was_canceled_as_a_job_fails_and_lets_its_folder_g
     place.house.ports.batches.fail_unlisted()
     assert (place.seen(batch)["state"], place.seen(batch)["reason"]) == ("failed", "canceled")
     assert place.told(place.run()) == {"succeeded": 1}
+
+
+def test_numbers_of_files_that_use_all_64_bits_are_remembered(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.put("a.png")
+    fstat = os.fstat
+
+    def pooled(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        return os.stat_result((found[0], found[1] | 1 << 63, *found[2:]), {"st_mtime_ns": found.st_mtime_ns | 1 << 63})
+
+    monkeypatch.setattr("shared.folders.inputs.os.fstat", pooled)
+    batch = place.run()
+    assert (place.seen(batch)["state"], place.told(batch)) == ("succeeded", {"succeeded": 1})
+    assert place.told(place.run()) == {"skipped": 1}
