@@ -526,3 +526,11 @@ def test_a_run_in_place_whose_client_was_killed_is_followed_and_not_begun_again(
     assert ran.exit_code == 0, ran.output
     assert f"The batch {batch} does this already." in ran.output
     assert len(served.house.get("/v1/batches").json["items"]) == 1
+
+
+def test_a_file_whose_inode_uses_all_64_bits_is_remembered(tmp_path: Path) -> None:
+    found = os.stat_result((0o100644, 1 << 63 | 7, 1, 1, 0, 0, 9, 0, 0, 0), {"st_mtime_ns": 5})
+    known = record.Record(tmp_path)
+    known.sent("a.png", "asked", found, "job", "0" * 64)
+    assert (known.known("a.png", "asked", found) or pytest.fail("it was forgotten")).job == "job"
+    known.close()
