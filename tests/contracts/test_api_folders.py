@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from shared.folders.outputs import OutputDraft, Outputs
+from shared.folders.outputs import OutputDraft, Outputs, Placed
 from shared.folders.publishing import publish_left
-from shared.jobs.job import Lane
+from shared.jobs.job import Job, Lane
 from shared.jobs.store import Jobs
-from tests.contracts.api_fixtures import Answer, House, code, open_house, png
+from tests.contracts.api_fixtures import SOON, Answer, House, code, open_house, png
 from tests.contracts.serving import worker_of
 from tests.promises import wiring
 from worker import listing
@@ -332,6 +333,26 @@ def test_an_output_that_was_committed_and_not_renamed_is_put_in_its_place_by_upk
     assert list(place.outputs()) == ["sub/a.png"]
     assert house.ports.batches.finish() == [batch]
     assert place.told(place.run()) == {"skipped": 1}
+
+
+def test_nobody_pays_for_the_folder_of_an_earlier_output_that_was_removed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.committer.IDLE_SECONDS", SOON)  # so that the next commit tells of it
+    put = Outputs.place
+
+    def putting(self: Outputs, job: Job) -> Placed:
+        placed = put(self, job)
+        if job.path == "a/1.png":
+            shutil.rmtree(place.out / "a", ignore_errors=True)
+        return placed
+
+    monkeypatch.setattr(Outputs, "place", putting)
+    monkeypatch.setattr("shared.jobs.turns.GROUP_JOBS", 1)
+    for path in ("a/1.png", "b/2.png"):
+        place.put(path)
+    batch = place.run()
+    publish_left(place.house.jobs, place.house.ports.outputs)
+    place.house.ports.batches.finish()
+    assert (place.seen(batch)["state"], place.told(batch)) == ("succeeded", {"succeeded": 2}), place.errors(batch)
 
 
 def _dies(*_: Any) -> Any:
