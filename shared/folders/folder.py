@@ -20,6 +20,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe that nobody writes to must not hold us
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _KEPT_OUT = {errno.EACCES, errno.EPERM}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # as on FAT
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,22 @@ class Folder:
     def rename(self, name: str, to: str) -> None:
         """Within this folder; what is there is replaced. Raises FileNotFoundError."""
         os.rename(name, to, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+
+    def settle(self, name: str, to: str) -> None:
+        """Rename within this folder, unless something else is there, which stays. Raises FileExistsError, FileNotFoundError."""
+        try:
+            os.link(name, to, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor, follow_symlinks=False)
+        except FileExistsError:  # or who did this before died before the name went
+            if not os.path.samestat(*(os.stat(each, dir_fd=self._descriptor, follow_symlinks=False) for each in (name, to))):
+                raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if self.stat(to) is not None:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+            self.rename(name, to)
+            return
+        self.remove(name)
 
     def remove(self, name: str) -> None:
         """A file of this folder, if it is there."""

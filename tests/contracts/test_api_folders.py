@@ -335,6 +335,58 @@ def test_an_output_that_was_committed_and_not_renamed_is_put_in_its_place_by_upk
     assert place.told(place.run()) == {"skipped": 1}
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_what_got_into_the_place_of_an_output_after_it_was_begun_is_never_replaced(
+    place: Place, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    place.put("a.png")
+    batch = place.start()
+    if not links:
+        monkeypatch.setattr("shared.folders.folder.os.link", _has_no_links)
+    with monkeypatch.context() as dying:
+        dying.setattr(Outputs, "place", _dies)
+        wiring.work(place.worker)
+    (place.out / "a.png").write_bytes(b"mine")
+    publish_left(place.house.jobs, place.house.ports.outputs)
+    assert (place.out / "a.png").read_bytes() == b"mine"
+    assert place.house.ports.batches.finish() == [batch], "it waited for a place that it will never have"
+    (part,) = (path for path in place.outputs() if path != "a.png")
+    assert part.startswith(".lacuna-"), "the output itself must not be lost"
+    assert place.items(place.run())["a.png"]["notes"] == ["output_exists"]
+
+
+def _has_no_links(*_: Any, **__: Any) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def test_an_output_that_was_renamed_and_still_had_its_other_name_when_its_worker_died_is_there_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.put("a.png")
+    batch = place.start()
+    with monkeypatch.context() as dying:
+        dying.setattr("shared.folders.folder.Folder.remove", _dies)
+        wiring.work(place.worker)
+    assert len(place.outputs()) == 2
+    publish_left(place.house.jobs, place.house.ports.outputs)
+    assert place.house.ports.batches.finish() == [batch]
+    assert list(place.outputs()) == ["a.png"]
+    assert place.told(place.run()) == {"skipped": 1}
+
+
+def test_a_folder_in_the_place_of_an_output_is_that_picture_s_error(place: Place) -> None:
+    place.put("a.png")
+    (place.out / "a.png").mkdir()
+    batch = place.run(on_existing="overwrite")
+    assert (place.seen(batch)["state"], place.errors(batch)) == ("completed_with_errors", {"a.png": "output_exists"})
+    (place.out / "a.png").rmdir()
+    place.house.post(f"{URL}/{batch}/retry")
+    with pytest.MonkeyPatch.context() as racing:  # after it was begun
+        racing.setattr(Outputs, "sync", lambda _, jobs, *__: [(place.out / "a.png").mkdir() for _ in jobs])
+        place.work()
+    assert (place.seen(batch)["state"], place.told(batch)) == ("succeeded", {"succeeded": 1})
+
+
 def test_nobody_pays_for_the_folder_of_an_earlier_output_that_was_removed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.committer.IDLE_SECONDS", SOON)  # so that the next commit tells of it
     put = Outputs.place
