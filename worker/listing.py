@@ -4,6 +4,7 @@ It may die anywhere: the next attempt leaves what was found already. Without a b
 """
 
 import errno
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -147,7 +148,7 @@ class Listing:
             if entry.stat is None or not self._is_wanted(entry.path):
                 continue
             pictures += 1
-            if wanted != "keep" or self.target.stat(entry.path) is None:
+            if wanted != "keep" or not self._is_there(entry.path):
                 grows = GROWS.get(wanted, 1) if entry.path.lower().endswith(_LOSSY) else 1
                 size += entry.stat.st_size * grows
         if not pictures:
@@ -155,6 +156,13 @@ class Listing:
         if self.held.job.batch_id is not None:
             self._check_room(pictures, size)
         return files
+
+    def _is_there(self, path: str) -> bool:
+        """Whether something lies there in the folder of outputs, as far as can be seen."""
+        try:
+            return self.target.stat(path) is not None
+        except (Refused, OSError):  # which is that picture's error, later
+            return False
 
     def _check_room(self, pictures: int, size: int) -> None:
         settings, owner = self.ports.settings, self.held.job.owner_id
@@ -220,7 +228,16 @@ class Listing:
             raise refused.of(name) from refused
 
     def _unless_done(self, new: NewJob, known: Any) -> NewJob | Noted:
-        """Or why it is passed over: it was done before, from the same and in the same way; or something else is in the way."""
+        """Or why it is passed over; what stands in the way of that one look is that picture's error."""
+        try:
+            return self._passed(new, known)
+        except Refused as refused:
+            return Noted(new.path or "", "failed", error_of(refused), new.input["bytes"])
+        except OSError as error:
+            return Noted(new.path or "", "failed", error_of(_unreadable(error)), new.input["bytes"])
+
+    def _passed(self, new: NewJob, known: Any) -> NewJob | Noted:
+        """Passed over where it was done before, from the same and in the same way, or where something else is in the way."""
         there = self.target.stat((new.output or {})["path"])
         if there is None:
             return new
@@ -231,6 +248,8 @@ class Listing:
 
     def _stands(self, new: NewJob, known: Any, there: Any) -> bool:
         """Whether the output is as it was published."""
+        if not stat.S_ISREG(there.st_mode):
+            return False
         if self.order.verify:
             with self.target.file((new.output or {})["path"]) as file:
                 return bool(inputs.sha256(file) == known.sha256)

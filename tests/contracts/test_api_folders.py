@@ -315,6 +315,26 @@ def test_a_link_is_not_followed(place: Place) -> None:
     assert place.told(batch) == {"succeeded": 1, "ignored": 2}
 
 
+def test_a_link_among_the_outputs_is_the_error_of_the_pictures_behind_it(place: Place) -> None:
+    place.put("sub/a.png")
+    place.put("b.png")
+    (place.out / "other").mkdir()
+    (place.out / "sub").symlink_to(place.out / "other")
+    batch = place.run()
+    assert (place.told(batch), place.errors(batch)) == ({"succeeded": 1, "failed": 1}, {"sub/a.png": "link_refused"})
+    assert sorted(place.outputs()) == ["b.png"]
+
+
+def test_what_is_no_file_is_something_else_in_the_place_of_an_output(place: Place) -> None:
+    for path in ("a.png", "b.png"):
+        place.put(path)
+    place.run()
+    (place.out / "a.png").unlink()
+    os.mkfifo(place.out / "a.png")
+    batch = place.run(verify=True)
+    assert {path: item["notes"] for path, item in place.items(batch).items()} == {"a.png": ["output_exists"], "b.png": ["done_before"]}
+
+
 def test_an_output_that_was_committed_and_not_renamed_is_put_in_its_place_by_upkeep(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.put("sub/a.png")
     batch = place.start()
