@@ -141,6 +141,7 @@ class Listing:
         """
         files, pictures, size = 0, 0, 0
         wanted = self.held.job.params["format"]
+        ending = names.ENDINGS["png" if wanted == "keep" else wanted][0]  # what is filled becomes a PNG
         for number, entry in enumerate(self.source.walk()):
             if number % CHUNK == 0:
                 self.held.check()
@@ -148,7 +149,7 @@ class Listing:
             if entry.stat is None or not self._is_wanted(entry.path):
                 continue
             pictures += 1
-            if wanted != "keep" or not self._is_there(entry.path):
+            if not self._is_there(entry.path, ending):
                 grows = GROWS.get(wanted, 1) if entry.path.lower().endswith(_LOSSY) else 1
                 size += entry.stat.st_size * grows
         if not pictures:
@@ -157,10 +158,10 @@ class Listing:
             self._check_room(pictures, size)
         return files
 
-    def _is_there(self, path: str) -> bool:
-        """Whether something lies there in the folder of outputs, as far as can be seen."""
+    def _is_there(self, path: str, ending: str) -> bool:
+        """Whether something lies at the place of the output, as far as a name tells: at the same path, or with another ending behind it."""
         try:
-            return self.target.stat(path) is not None
+            return self.target.stat(path) is not None or self.target.stat(path + ending) is not None
         except (Refused, OSError):  # which is that picture's error, later
             return False
 

@@ -284,6 +284,14 @@ def test_what_does_not_fit_is_refused_before_anything_is_begun(place: Place, mon
     assert place.outputs() == {}
 
 
+@pytest.mark.parametrize("wanted", ["keep", "tiff"])
+def test_what_is_there_already_needs_no_room(place: Place, monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    place.put("a.jpg", jpeg())
+    place.run(format=wanted)
+    monkeypatch.setattr("shared.folders.folder.Folder.free", lambda _: 10)
+    assert place.told(place.run(format=wanted)) == {"skipped": 1}
+
+
 @pytest.mark.parametrize("what", ["changed", "gone", "link", "folder"])
 def test_what_happens_to_a_file_after_it_was_listed_is_that_file_s_error(place: Place, what: str) -> None:
     place.put("good.png")
