@@ -8,7 +8,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -173,12 +173,25 @@ class Listing:
         if until_answered(lambda: self.ports.jobs.unfinished(owner, settings.max_queued)) + pictures > settings.max_queued:
             raise Refused("too_many_jobs")
 
-    def at(self, path: str) -> "NewJob | Noted":
-        """The file there, whether its output is there or not."""
+    def at(self, path: str) -> "Iterator[NewJob | Noted]":
+        """What failed there, whether its output is there or not: a file, or all below a folder that could not be looked into."""
         try:
-            return self._look(Entry(path, self.source.stat(path)))
+            there = self.source.stat(path)
+            if there is None:
+                raise Refused("file_gone")
+            if not stat.S_ISDIR(there.st_mode):
+                yield self._look(Entry(path, there))
+                return
+            with self.source.below(path.split("/")) as folder:
+                for entry in folder.walk():
+                    yield self._look(replace(entry, path=f"{path}/{entry.path}" if entry.path else path))
+                    if not entry.path:
+                        return
+            yield Noted(path, "ignored", note="no_picture")  # last: who dies before finds it again
         except Refused as refused:
-            return Noted(path, "failed", error_of(refused))
+            yield Noted(path, "failed", error_of(refused))
+        except OSError as error:
+            yield Noted(path, "failed", error_of(_unreadable(error)))
 
     def found(self) -> "Iterator[NewJob | Noted]":
         """Each file once: the job that it becomes, or why it becomes none."""

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from shared.errors import Refused
+from shared.folders.folder import Folder
 from shared.folders.outputs import OutputDraft, Outputs, Placed
 from shared.folders.publishing import publish_left
 from shared.jobs.job import Job, Lane
@@ -188,6 +190,45 @@ def _corrupt() -> bytes:
     at = whole.index(b"IDAT") + 6
     whole[at : at + 8] = bytes(8)
     return bytes(whole)
+
+
+def test_a_folder_that_could_not_be_looked_into_is_gone_through_by_a_retry(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("a.png", "locked/b.png", "locked/sub/c.png", "locked/notes.txt"):
+        place.put(path)
+    below = Folder.below
+
+    def kept_out(self: Folder, names: Sequence[str], make: bool = False) -> Folder:
+        if list(names) == ["locked"]:
+            raise Refused("folder_unreadable") from PermissionError(errno.EACCES, "Permission denied")
+        return below(self, names, make)
+
+    with monkeypatch.context() as locked:
+        locked.setattr(Folder, "below", kept_out)
+        batch = place.run()
+        for _ in range(2):
+            assert (place.seen(batch)["state"], set(place.errors(batch))) == ("completed_with_errors", {"locked"})
+            place.house.post(f"{URL}/{batch}/retry")
+            place.work()
+    place.house.post(f"{URL}/{batch}/retry")
+    place.work()
+    assert (place.seen(batch)["state"], place.told(batch)) == ("succeeded", {"succeeded": 3, "ignored": 2})
+    assert sorted(place.outputs()) == ["a.png", "locked/b.png", "locked/sub/c.png"]
+
+
+def test_what_is_gone_or_has_no_readable_name_has_still_failed_after_a_retry(place: Place) -> None:
+    place.put("good.png")
+    place.put("cut.png", png()[:-9])
+    try:
+        Path(os.fsdecode(os.fsencode(place.source) + b"/\xff.png")).write_bytes(png())
+    except OSError:
+        pytest.skip("this disk takes no such name")
+    batch = place.run()
+    assert place.errors(batch) == {"cut.png": "image_truncated", "\\xff.png": "name_not_utf8"}
+    (place.source / "cut.png").unlink()
+    place.house.post(f"{URL}/{batch}/retry")
+    place.work()
+    assert (place.seen(batch)["state"], place.told(batch)) == ("completed_with_errors", {"succeeded": 1, "failed": 2})
+    assert set(place.errors(batch)) == {"cut.png", "\\xff.png"}
 
 
 @pytest.mark.parametrize(
@@ -409,8 +450,13 @@ def test_a_folder_in_the_place_of_an_output_is_that_picture_s_error(place: Place
     assert (place.seen(batch)["state"], place.errors(batch)) == ("completed_with_errors", {"a.png": "output_exists"})
     (place.out / "a.png").rmdir()
     place.house.post(f"{URL}/{batch}/retry")
-    with pytest.MonkeyPatch.context() as racing:  # after it was begun
-        racing.setattr(Outputs, "sync", lambda _, jobs, *__: [(place.out / "a.png").mkdir() for _ in jobs])
+
+    def sync(_: Outputs, jobs: Sequence[Job], *__: Any) -> None:  # after it was begun
+        if jobs:
+            (place.out / "a.png").mkdir()
+
+    with pytest.MonkeyPatch.context() as racing:
+        racing.setattr(Outputs, "sync", sync)
         place.work()
     assert (place.seen(batch)["state"], place.told(batch)) == ("succeeded", {"succeeded": 1})
 
