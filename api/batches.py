@@ -132,7 +132,7 @@ def resume_batch(batch_id: str) -> Response:
     return _moved(ports, batch_id, ports.batches.resume(owner_id(), jobs_api.known_id(batch_id)))
 
 
-@routes.add("POST", "/v1/batches/<batch_id>/retry", {200: BatchView}, query=NoQuery, problems=(*KNOWN, "batch_not_open"))
+@routes.add("POST", "/v1/batches/<batch_id>/retry", {200: BatchView}, query=NoQuery, problems=(*KNOWN, "batch_not_open", "output_busy"))
 def retry_batch(batch_id: str) -> Response:
     """Do again what failed in a batch.
 

@@ -26,7 +26,7 @@ routes = Routes(Blueprint("retries", __name__))
 @routes.add(
     "POST", "/v1/jobs/<job_id>/retry", {200: JobView, 202: JobView}, query=NoQuery, headers=creating.HEADERS,
     problems=(*creating.PROBLEMS_WITHOUT_BODY, "bad_id", "job_not_found", "not_final", "model_exists", "unknown_model", "result_expired",
-              "batch_not_open", "path_taken"),
+              "batch_not_open", "path_taken", "output_busy"),
 )  # fmt: skip
 def retry_job(job_id: str) -> Response:
     """Do a job again.

@@ -692,3 +692,18 @@ def test_numbers_of_files_that_use_all_64_bits_are_remembered(place: Place, monk
     batch = place.run()
     assert (place.seen(batch)["state"], place.told(batch)) == ("succeeded", {"succeeded": 1})
     assert place.told(place.run()) == {"skipped": 1}
+
+
+def test_a_retry_does_not_write_into_the_folder_of_a_run_that_came_after(place: Place) -> None:
+    place.put("cut.png", png()[:-9])
+    place.put("a.png")
+    first = place.run()
+    job = place.items(first)["a.png"]["links"]["retry"]
+    second = place.start(on_existing="overwrite")
+    for url in (f"{URL}/{first}/retry", job):
+        refused = place.house.post(url)
+        assert (refused.status_code, code(refused)) == (409, "output_busy")
+        assert second in refused.json["detail"]
+    assert place.seen(first)["state"] == "completed_with_errors"
+    place.work()
+    assert place.house.post(f"{URL}/{first}/retry").json["state"] == "running"
