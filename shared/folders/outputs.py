@@ -128,13 +128,13 @@ class Outputs:
         return Placed(job, place, found.st_size, found.st_mtime_ns) if found is not None and there else Placed(job, place, None, 0)
 
     def open(self, job: Job) -> BinaryIO:
-        """The output of a job that succeeded, also just before it is renamed. Raises `Refused`, if it is not there any more."""
+        """What lies in the place of a job's output, or its part where it was not renamed. Raises `Refused`, if nothing does any more."""
         output = _output(job)
         with self.roots.target(output["folder"]) as target:
             try:
-                return target.file(output["path"])
-            except Refused:
                 return target.file(names.beside(output["path"], names.part(job.id, job.token)))
+            except Refused:
+                return target.file(output["path"])
 
     def _folder(self, place: tuple[str, tuple[str, ...]]) -> Folder:
         root, inner = place

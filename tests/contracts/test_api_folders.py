@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -707,3 +708,20 @@ def test_a_retry_does_not_write_into_the_folder_of_a_run_that_came_after(place: 
     assert place.seen(first)["state"] == "completed_with_errors"
     place.work()
     assert place.house.post(f"{URL}/{first}/retry").json["state"] == "running"
+
+
+def test_a_result_that_its_user_changed_is_not_sent_as_the_job_s(place: Place) -> None:
+    for path in ("longer.png", "same.png", "touched.png"):
+        place.put(path)
+    batch = place.run()
+    (place.out / "longer.png").write_bytes(b"mine, " * 99)
+    made = (place.out / "same.png").read_bytes()
+    (place.out / "same.png").write_bytes(made[:-1] + b"!")
+    os.utime(place.out / "touched.png", ns=(1, 1))
+    answers = {path: place.house.get(f"/v1/jobs/{item['job']}/result") for path, item in place.items(batch).items()}
+    assert {path: answer.status_code for path, answer in answers.items()} == {"longer.png": 410, "same.png": 410, "touched.png": 200}
+    assert code(answers["same.png"]) == "result_expired"
+    assert answers["touched.png"].data == made
+    zipped = zipfile.ZipFile(io.BytesIO(place.house.get(f"{URL}/{batch}/archive").data))
+    told = {row["path"]: row["left_out"] for row in map(json.loads, zipped.read("manifest.jsonl").splitlines())}
+    assert told == {"longer.png": "file_changed", "same.png": "file_changed", "touched.png": None}
