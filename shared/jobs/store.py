@@ -452,10 +452,12 @@ class Jobs:
     def cancel_batch(self, batch_id: str) -> int:
         """CANCEL all of a batch that has not ended, as many as one write changes at a time; how many."""
         canceled = 0
-        left = select(jobs.c.id).where(jobs.c.batch_id == batch_id, _may(Move.CANCEL)).order_by(jobs.c.state.desc(), jobs.c.id).limit(CHUNK)
+        # as the index holds them, running ones first: sorting all that are left for each chunk would take longer than canceling them
+        some = select(jobs.c.id).where(jobs.c.batch_id == batch_id, _may(Move.CANCEL)).order_by(jobs.c.state.desc()).limit(CHUNK)
+        left = select(jobs.c.id).where(jobs.c.id.in_(some.scalar_subquery()), _may(Move.CANCEL)).order_by(jobs.c.id).with_for_update()
         while True:
             with self._engine.begin() as connection:
-                ids = connection.execute(left.with_for_update()).scalars().all()
+                ids = connection.execute(left).scalars().all()
                 statement = update(jobs).where(jobs.c.id.in_(ids), _may(Move.CANCEL))
                 connection.execute(statement.values(state=State.CANCELED, token=jobs.c.token + 1, **_ended))
             canceled += len(ids)
