@@ -166,12 +166,11 @@ class Listing:
             return False
 
     def _check_room(self, pictures: int, size: int) -> None:
-        settings, owner = self.ports.settings, self.held.job.owner_id
+        settings = self.ports.settings
         room = self.target.free() - settings.min_free
         if size > room:
             raise Refused("disk_too_small", f"They take about {size / 1e9:.1f} GB, and {max(room, 0) / 1e9:.1f} GB may be used there.")
-        if until_answered(lambda: self.ports.jobs.unfinished(owner, settings.max_queued)) + pictures > settings.max_queued:
-            raise Refused("too_many_jobs")
+        require_queue(self.held, self.ports, pictures)
 
     def at(self, path: str) -> "Iterator[NewJob | Noted]":
         """What failed there, whether its output is there or not: a file, or all below a folder that could not be looked into."""
@@ -285,6 +284,16 @@ class Listing:
 
     def _is_wanted(self, path: str) -> bool:
         return names.is_wanted(path, self.order.pattern)
+
+
+def require_queue(held: Held, ports: Ports, pictures: int) -> None:
+    """Whether so many may wait beside what else its owner has waiting; what an attempt before found is among them.
+
+    Raises `Refused("too_many_jobs")`.
+    """
+    job, most = held.job, ports.settings.max_queued
+    if until_answered(lambda: ports.jobs.unfinished(job.owner_id, most, job.batch_id)) + pictures > most:
+        raise Refused("too_many_jobs")
 
 
 def picture(listing: Job, job_id: str, lane: str, path: str, given: dict[str, Any], output: dict[str, Any] | None = None) -> NewJob:

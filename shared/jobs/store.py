@@ -532,9 +532,11 @@ class Jobs:
             row = connection.execute(first.order_by(jobs.c.id).limit(1)).one_or_none()
         return None if row is None else job_of(row)
 
-    def unfinished(self, owner_id: str, limit: int) -> int:
-        """How many jobs of an owner wait or run; counts no further than `limit`."""
-        open_ = select(jobs.c.id).where(jobs.c.owner_id == owner_id, jobs.c.state.in_([State.QUEUED, State.RUNNING])).limit(limit)
+    def unfinished(self, owner_id: str, limit: int, but_of: str | None = None) -> int:
+        """How many jobs of an owner wait or run, leaving out those of one batch; counts no further than `limit`."""
+        others = [] if but_of is None else [or_(jobs.c.batch_id.is_(None), jobs.c.batch_id != but_of)]
+        mine = and_(jobs.c.owner_id == owner_id, jobs.c.state.in_([State.QUEUED, State.RUNNING]), *others)
+        open_ = select(jobs.c.id).where(mine).limit(limit)
         with self._looker.connect() as connection:
             return int(connection.execute(select(func.count()).select_from(open_.subquery())).scalar_one())
 

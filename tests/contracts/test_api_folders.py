@@ -630,6 +630,33 @@ def test_the_same_request_with_the_same_key_is_one_folder_run(place: Place) -> N
     assert dry[0].json["id"] == dry[1].json["id"]
 
 
+def test_what_an_attempt_before_found_does_not_count_twice_in_the_queue(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "scans", tmp_path / "restored"
+    for folder in (source, out):
+        folder.mkdir()
+    accepted = Jobs.accept_found
+
+    def dying(self: Jobs, listed: Job, found: Any) -> int:
+        accepted(self, listed, found)
+        return int(_dies())
+
+    with open_house(tmp_path / "home", database, roots=(f"read:{source}", f"write:{out}"), max_queued=4) as house:
+        place = Place(house, source, out, worker_of(house))
+        for number in range(4):
+            place.put(f"{number}.png")
+        batch = place.start()
+        with monkeypatch.context() as died:
+            died.setattr(Jobs, "accept_found", dying)
+            place.list()
+        assert place.told(batch) == {"waiting": 4}
+        with house.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE jobs SET due_at = 0")
+        place.list()
+        assert (place.seen(batch)["state"], place.seen(batch)["reason"]) == ("running", None)
+
+
 def test_a_retry_of_one_picture_reads_it_as_it_is_now(place: Place) -> None:
     file = place.put("a.png", png(20, 20))
     batch = place.start()
