@@ -208,6 +208,10 @@ class Listing:
         if entry.stat is None or not self._is_wanted(entry.path):
             return Noted(path, "ignored", bytes=None if entry.stat is None else entry.stat.st_size, note="no_picture")
         try:
+            if names.is_long(entry.path) or names.is_long(f"{self.order.out}/{path}.jpeg"):  # whatever the ending becomes
+                raise Refused(
+                    "file_unreadable", f"Its path, or that of its output, has more than {names.LONGEST} bytes. Use a nearer folder."
+                )
             if path != entry.path:
                 raise Refused("name_not_utf8")
             return self._job(path)

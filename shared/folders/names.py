@@ -1,6 +1,7 @@
 """Which files are pictures, by their names, and what their outputs are called. Paths are relative, with / between names."""
 
 import fnmatch
+import hashlib
 from pathlib import PurePosixPath
 
 ENDINGS = {
@@ -10,6 +11,7 @@ ENDINGS = {
     "webp": (".webp",),
     "bmp": (".bmp", ".dib"),
 }
+LONGEST = 2048  # bytes of a path, or of a place: an index of PostgreSQL holds no more than 2.7 kB a row
 OURS = ".lacuna"  # how the names of our own files begin
 
 
@@ -40,5 +42,14 @@ def beside(path: str, name: str) -> str:
 
 
 def told(path: str) -> str:
-    """A path as text: bytes that are no UTF-8 are written as they are escaped in Python."""
-    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    """A path as text: bytes that are no UTF-8 are written as they are escaped in Python, and of a long one the beginning and a hash."""
+    text = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    if not is_long(text):
+        return text
+    whole = text.encode()
+    return f"{whole[: LONGEST - 64].decode(errors='ignore')}…{hashlib.sha256(whole).hexdigest()[:32]}"
+
+
+def is_long(path: str) -> bool:
+    """Whether no row can hold it."""
+    return len(path.encode(errors="surrogatepass")) > LONGEST

@@ -1,5 +1,6 @@
 """Folders of the server's machine are read in place: every picture comes out at the same path, and nothing else is touched."""
 
+import base64
 import errno
 import hashlib
 import io
@@ -332,6 +333,17 @@ def test_what_is_there_already_needs_no_room(place: Place, monkeypatch: pytest.M
     place.run(format=wanted)
     monkeypatch.setattr("shared.folders.folder.Folder.free", lambda _: 10)
     assert place.told(place.run(format=wanted)) == {"skipped": 1}
+
+
+def test_a_path_that_no_row_can_hold_is_that_picture_s_error(place: Place) -> None:
+    deep = "/".join(base64.b32encode(hashlib.shake_256(b"%d" % number).digest(150)).decode() for number in range(12))  # packs badly
+    for path in ("a.png", f"{deep}/b.png", f"{deep}/notes.txt"):
+        place.put(path)
+    batch = place.run()
+    assert (place.seen(batch)["state"], place.told(batch)) == ("completed_with_errors", {"succeeded": 1, "failed": 1, "ignored": 1})
+    assert list(place.errors(batch).values()) == ["file_unreadable"]
+    opened = place.house.post(URL, json={}).json["id"]
+    assert code(place.house.restore(batch=opened, path=f"{deep}/b.png")) == "invalid_field"
 
 
 @pytest.mark.parametrize("what", ["changed", "gone", "link", "folder"])
