@@ -1,6 +1,8 @@
 """`POST /v1/jobs/{id}/retry`: a new job like an old one, with a copy of its own of what was sent."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from flask import Blueprint, Response, current_app, g
 from sqlalchemy import Connection
@@ -55,6 +57,8 @@ def _accept(ports: Ports, job_id: str, reservation: Reservation | None, fingerpr
         new = again(old, new_id, rekeyed(old.input, owner), settings.max_attempts, g.request_id)
     else:
         new = orders.again(ports.outputs.roots, old, new_id, settings.max_pixels, settings.max_attempts, g.request_id)
+        if _is_in_its_place(ports, old, old.output):
+            new = replace(new, output={**(new.output or {}), "overwrite": True})
     held = ports.models.held(old.model_name, old.model_version, owner_id())
     alongside = [_preparing(ports, old, owner, new_id) if publishes else held]
     if old.batch_id is not None:
@@ -70,6 +74,17 @@ def _accept(ports: Ports, job_id: str, reservation: Reservation | None, fingerpr
     except Refused:  # for certain; after any other error the row may be there, and the sweeper decides
         _forget(ports, new)
         raise
+
+
+def _is_in_its_place(ports: Ports, old: Job, output: dict[str, Any]) -> bool:
+    """Whether what lies there is what that job made, as it was left: doing it again may replace it."""
+    place = f"{output['folder']}/{output['path']}"
+    known = ports.batches.known_outputs([place]).get(place)
+    if known is None or old.result is None or known.sha256 != old.result["sha256"]:
+        return False
+    with ports.outputs.roots.target(output["folder"]) as target:
+        found = target.stat(output["path"])
+    return found is not None and (found.st_size, found.st_mtime_ns) == (known.size, known.mtime_ns)
 
 
 def _forget(ports: Ports, new: NewJob) -> None:

@@ -764,3 +764,23 @@ def test_a_result_that_its_user_changed_is_not_sent_as_the_job_s(place: Place) -
     zipped = zipfile.ZipFile(io.BytesIO(place.house.get(f"{URL}/{batch}/archive").data))
     told = {row["path"]: row["left_out"] for row in map(json.loads, zipped.read("manifest.jsonl").splitlines())}
     assert told == {"longer.png": "file_changed", "same.png": "file_changed", "touched.png": None}
+
+
+def test_a_retry_of_what_succeeded_replaces_its_own_output_and_nothing_else(place: Place) -> None:
+    place.put("a.png", png(20, 20))
+    batch = place.run()
+    place.put("a.png", png(10, 10))
+    before = place.outputs()
+    assert place.house.post(place.items(batch)["a.png"]["links"]["retry"]).status_code == 202
+    place.work()
+    assert place.told(batch) == {"succeeded": 1}, place.errors(batch)
+    assert place.outputs() != before
+
+
+def test_a_retry_of_what_succeeded_leaves_what_its_user_put_there(place: Place) -> None:
+    place.put("a.png")
+    batch = place.run()
+    (place.out / "a.png").write_bytes(b"mine")
+    assert place.house.post(place.items(batch)["a.png"]["links"]["retry"]).status_code == 202
+    place.work()
+    assert (place.errors(batch), (place.out / "a.png").read_bytes()) == ({"a.png": "output_exists"}, b"mine")
