@@ -358,9 +358,12 @@ def _cursor(item: Item) -> str:
 def _read_cursor(cursor: str | None) -> str:
     """The path that it names."""
     try:
-        return base64.b64decode((cursor or "").encode(), b"-_", validate=True).decode()
+        path = base64.b64decode((cursor or "").encode(), b"-_", validate=True).decode()
     except (ValueError, binascii.Error) as error:
         raise Refused("bad_cursor") from error
+    if "\0" in path:  # which no path of ours holds, and PostgreSQL cannot compare
+        raise Refused("bad_cursor")
+    return path
 
 
 def _json(body: Any) -> Response:
