@@ -60,7 +60,7 @@ class Folder:
         try:
             for name in names:
                 if make:
-                    with contextlib.suppress(FileExistsError):
+                    with contextlib.suppress(FileExistsError), _writing():
                         os.mkdir(name, dir_fd=descriptor)
                 try:
                     inner = os.open(name, _DIRECTORY, dir_fd=descriptor)
@@ -110,10 +110,11 @@ class Folder:
 
     def new(self, name: str) -> BinaryIO:
         """A new file in this folder, to write and read; one of that name is what a dead attempt left, and goes."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self._descriptor)
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.fdopen(os.open(name, flags, 0o666, dir_fd=self._descriptor), "w+b")
+        with _writing():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._descriptor)
+            return os.fdopen(os.open(name, flags, 0o666, dir_fd=self._descriptor), "w+b")
 
     def rename(self, name: str, to: str) -> None:
         """Within this folder; what is there is replaced. Raises FileNotFoundError."""
@@ -195,6 +196,17 @@ def _is_link(name: str, descriptor: int) -> bool:
         return stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode)
     except OSError:
         return False
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Raises `Refused("output_not_writable")` where nothing may be made."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {*_KEPT_OUT, errno.EROFS}:
+            raise Refused("output_not_writable") from error
+        raise
 
 
 def _told(error: OSError, what: str) -> Exception:

@@ -784,3 +784,16 @@ def test_a_retry_of_what_succeeded_leaves_what_its_user_put_there(place: Place) 
     assert place.house.post(place.items(batch)["a.png"]["links"]["retry"]).status_code == 202
     place.work()
     assert (place.errors(batch), (place.out / "a.png").read_bytes()) == ({"a.png": "output_exists"}, b"mine")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_place_where_nothing_may_be_made_is_told_as_what_it_is(place: Place, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def kept_out(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    place.put("sub/a.png")
+    batch = place.start()
+    place.list()
+    monkeypatch.setattr("shared.folders.folder.os.mkdir", kept_out)
+    place.work()
+    assert place.errors(batch) == {"sub/a.png": "output_not_writable"}
