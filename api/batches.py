@@ -132,7 +132,7 @@ def resume_batch(batch_id: str) -> Response:
     return _moved(ports, batch_id, ports.batches.resume(owner_id(), jobs_api.known_id(batch_id)))
 
 
-@routes.add("POST", "/v1/batches/<batch_id>/retry", {200: BatchView}, query=NoQuery, problems=(*KNOWN, "batch_not_open"))
+@routes.add("POST", "/v1/batches/<batch_id>/retry", {200: BatchView}, query=NoQuery, problems=(*KNOWN, "batch_not_open", "output_busy"))
 def retry_batch(batch_id: str) -> Response:
     """Do again what failed in a batch.
 
@@ -358,9 +358,12 @@ def _cursor(item: Item) -> str:
 def _read_cursor(cursor: str | None) -> str:
     """The path that it names."""
     try:
-        return base64.b64decode((cursor or "").encode(), b"-_", validate=True).decode()
+        path = base64.b64decode((cursor or "").encode(), b"-_", validate=True).decode()
     except (ValueError, binascii.Error) as error:
         raise Refused("bad_cursor") from error
+    if "\0" in path:  # which no path of ours holds, and PostgreSQL cannot compare
+        raise Refused("bad_cursor")
+    return path
 
 
 def _json(body: Any) -> Response:

@@ -2,10 +2,11 @@
 
 import base64
 import binascii
+import os
 import re
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from flask import Blueprint, Response, current_app, g, json, request, send_file
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,6 +19,7 @@ from api.schemas import InputView, JobPage, JobQuery, JobsQuery, JobView, Metric
 from api.wiring import Ports
 from shared import events
 from shared.errors import Refused
+from shared.folders import inputs, names
 from shared.jobs.job import PARTS, Job, Kind, State
 
 routes = Routes(Blueprint("jobs", __name__))
@@ -255,7 +257,7 @@ def _there(found: Found | None) -> Found:
 
 def _send(ports: Ports, job: Job, result: dict[str, Any], key: str) -> Response:
     try:
-        file = ports.blobs.open(key) if job.output is None else ports.outputs.open(job)
+        file = ports.blobs.open(key) if job.output is None else placed(ports, job)
     except (FileNotFoundError, Refused) as error:
         raise Refused("result_expired") from error
     response = send_file(
@@ -271,6 +273,21 @@ def _send(ports: Ports, job: Job, result: dict[str, Any], key: str) -> Response:
         file.close()
         raise
     return response
+
+
+def placed(ports: Ports, job: Job) -> BinaryIO:
+    """The output of a job in its user's folder. Raises `Refused` where it is not there any more, with `file_changed` where another is."""
+    output, result = job.output or {}, job.result or {}
+    place = names.place(output)
+    known = ports.batches.known_outputs([place]).get(place)
+    file = ports.outputs.open(job)
+    found = os.fstat(file.fileno())
+    as_it_was = known is not None and (known.sha256, known.size, known.mtime_ns) == (result["sha256"], found.st_size, found.st_mtime_ns)
+    if not as_it_was and (found.st_size != result["bytes"] or inputs.sha256(file) != result["sha256"]):
+        file.close()
+        raise Refused("file_changed")
+    file.seek(0)
+    return file
 
 
 def _result_name(job: Job, result: dict[str, Any]) -> str:

@@ -75,18 +75,15 @@ def _zipped(ports: Ports, batch: Batch, lines: Draft) -> Iterator[bytes]:
 
 
 def _opened(ports: Ports, job: Job) -> BinaryIO:
-    """The result. Raises `Refused("result_expired")` where it is not there any more as it was."""
+    """The result. Raises `Refused`: result_expired where it is not there any more, file_changed where its user changed it."""
     if job.expires_at is not None:
         raise Refused("result_expired")
     try:
-        file = ports.blobs.open(job.result_key or "") if job.output is None else ports.outputs.open(job)
+        return ports.blobs.open(job.result_key or "") if job.output is None else jobs_api.placed(ports, job)
     except (FileNotFoundError, Refused) as error:
+        if isinstance(error, Refused) and error.code == "file_changed":
+            raise
         raise Refused("result_expired") from error
-    if file.seek(0, io.SEEK_END) != (job.result or {})["bytes"]:  # its user changed it, in their own folder
-        file.close()
-        raise Refused("file_changed")
-    file.seek(0)
-    return file
 
 
 def _member(zipped: zipfile.ZipFile, sink: "_Sink", info: zipfile.ZipInfo, file: BinaryIO) -> Iterator[bytes]:

@@ -1,6 +1,8 @@
 """`POST /v1/jobs/{id}/retry`: a new job like an old one, with a copy of its own of what was sent."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from flask import Blueprint, Response, current_app, g
 from sqlalchemy import Connection
@@ -14,6 +16,7 @@ from api.schemas import JobView, NoQuery
 from api.wiring import Ports
 from shared.blobs.store import copy
 from shared.errors import Refused
+from shared.folders import names
 from shared.folders import order as orders
 from shared.jobs.job import Job, Kind, NewJob, again, blob_key, input_keys, rekeyed
 from shared.jobs.store import Reservation
@@ -26,7 +29,7 @@ routes = Routes(Blueprint("retries", __name__))
 @routes.add(
     "POST", "/v1/jobs/<job_id>/retry", {200: JobView, 202: JobView}, query=NoQuery, headers=creating.HEADERS,
     problems=(*creating.PROBLEMS_WITHOUT_BODY, "bad_id", "job_not_found", "not_final", "model_exists", "unknown_model", "result_expired",
-              "batch_not_open", "path_taken"),
+              "batch_not_open", "path_taken", "output_busy"),
 )  # fmt: skip
 def retry_job(job_id: str) -> Response:
     """Do a job again.
@@ -55,6 +58,8 @@ def _accept(ports: Ports, job_id: str, reservation: Reservation | None, fingerpr
         new = again(old, new_id, rekeyed(old.input, owner), settings.max_attempts, g.request_id)
     else:
         new = orders.again(ports.outputs.roots, old, new_id, settings.max_pixels, settings.max_attempts, g.request_id)
+        if _is_in_its_place(ports, old, old.output):
+            new = replace(new, output={**(new.output or {}), "overwrite": True})
     held = ports.models.held(old.model_name, old.model_version, owner_id())
     alongside = [_preparing(ports, old, owner, new_id) if publishes else held]
     if old.batch_id is not None:
@@ -70,6 +75,17 @@ def _accept(ports: Ports, job_id: str, reservation: Reservation | None, fingerpr
     except Refused:  # for certain; after any other error the row may be there, and the sweeper decides
         _forget(ports, new)
         raise
+
+
+def _is_in_its_place(ports: Ports, old: Job, output: dict[str, Any]) -> bool:
+    """Whether what lies there is what that job made, as it was left: doing it again may replace it."""
+    place = names.place(output)
+    known = ports.batches.known_outputs([place]).get(place)
+    if known is None or old.result is None or known.sha256 != old.result["sha256"]:
+        return False
+    with ports.outputs.roots.target(output["folder"]) as target:
+        found = target.stat(output["path"])
+    return found is not None and (found.st_size, found.st_mtime_ns) == (known.size, known.mtime_ns)
 
 
 def _forget(ports: Ports, new: NewJob) -> None:

@@ -6,6 +6,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from shared.folders import names
+
 Task = Literal["denoise", "inpaint"]
 ALIAS = "^[a-z][a-z0-9-]{0,62}$"  # never all digits: those are versions
 VERSIONED = "^[a-z][a-z0-9-]{0,62}@[0-9]{1,9}$"
@@ -377,13 +379,15 @@ class RestorationForm(Asked, Form):
     """The fields beside the files."""
 
     batch: str | None = Field(None, description="the open batch that the picture belongs to", json_schema_extra=UUID)
-    path: str | None = Field(None, max_length=4096, description="where it lies in its batch: `album/scan 7.tif`")
+    path: str | None = Field(None, max_length=names.LONGEST, description="where it lies in its batch: `album/scan 7.tif`")
 
     @field_validator("path")
     @classmethod
     def _relative(cls, value: str | None) -> str | None:
         if value is not None and not all(part not in ("", ".", "..") for part in value.split("/")):
             raise PydanticCustomError("path", "It is a path in the batch: names with / between them, none of them empty, . or ..")
+        if value is not None and names.is_long(value):
+            raise PydanticCustomError("path", f"It has more than {names.LONGEST} bytes")
         return value
 
     @model_validator(mode="after")

@@ -10,6 +10,8 @@ from client.restoring import end_of
 
 FOLLOW_S = 1.0  # between two looks
 LOOKED_AT = 100  # batches, the newest, among which one under way is looked for
+PLACES = ("folder", "out", "mask", "masks", "references", "pattern", "quality", "strength")  # and what else is left out of a batch's params
+DEFAULTS: dict[str, Any] = {"task": "denoise", "format": "keep", "speed": "normal", "verify": False}
 GOING = frozenset({"open", "listing", "running", "paused"})
 
 
@@ -38,9 +40,19 @@ def start(lacuna: Lacuna, order: dict[str, Any]) -> tuple[Batch, bool]:
     except ProblemError as problem:
         if problem.code == "output_busy":
             for batch in lacuna.batches(limit=LOOKED_AT):
-                if batch["state"] in GOING and all(batch["params"].get(name) == order[name] for name in ("folder", "out")):
+                if batch["state"] in GOING and _does(batch["params"], order):
                     return batch, True
         raise
+
+
+def _does(params: dict[str, Any], order: dict[str, Any]) -> bool:
+    """Whether a batch with these parameters does what is ordered."""
+    asked = DEFAULTS | {name: value for name, value in order.items() if name in (*DEFAULTS, *PLACES)}
+    asked["overwrite"] = order.get("on_existing") == "overwrite"
+    model = order.get("model")
+    return all(params.get(name) == asked.get(name) for name in (*asked, *PLACES)) and (
+        model is None or model in (params.get("model"), str(params.get("model")).partition("@")[0])
+    )
 
 
 def follow(lacuna: Lacuna, batch_id: str, screen: InPlaceScreen) -> Batch:

@@ -79,7 +79,7 @@ class Record:
 
     def known(self, path: str, asked: str, stat: os.stat_result) -> Known | None:
         """What is known of a file, unless it changed since, or something else is asked now."""
-        key = (os.fsencode(path), asked, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        key = (os.fsencode(path), asked, *_identity(stat))
         query = (
             "SELECT job, source_sha256, output, sha256, out_size, out_mtime_ns FROM files "
             "WHERE path = ? AND asked = ? AND size = ? AND mtime_ns = ? AND inode = ? AND job IS NOT NULL"
@@ -90,7 +90,7 @@ class Record:
 
     def sent(self, path: str, asked: str, stat: os.stat_result, job: str, sha256: str) -> None:
         """The file is under way as this job, with these contents."""
-        row = (os.fsencode(path), asked, stat.st_size, stat.st_mtime_ns, stat.st_ino, job, sha256)
+        row = (os.fsencode(path), asked, *_identity(stat), job, sha256)
         columns = "path, asked, size, mtime_ns, inode, job, source_sha256"
         with self._lock:
             self._do(f"INSERT OR REPLACE INTO files ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608  names of ours
@@ -135,3 +135,12 @@ class Record:
         return ClientError(
             "record_unusable", f"{folder / NAME} cannot be used", f"{why}. Move it away to begin anew: outputs that are there stay."
         )
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int, int]:
+    """Size, time in ns and inode as SQLite holds them, in 64 bits with a sign: inodes of pooled and remote disks use all bits."""
+    return stat.st_size, _signed(stat.st_mtime_ns), _signed(stat.st_ino)
+
+
+def _signed(number: int) -> int:
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)

@@ -101,6 +101,10 @@ class Committer:
             self._placed = self._place([success for success in successes if success.attempt in done])
         except Exception as error:  # noqa: BLE001  # belongs to the threads that wait, each of which raises it
             events.emit("committer.failed", cause=error, jobs=[waiting.success.job.id for waiting in group])
+            if self._placed and not isinstance(error, AWAY):  # theirs may be the fault, as of a folder that is gone: upkeep tells of them
+                self._placed = []
+                self._commit(group)
+                return
             if len(group) > 1 and not isinstance(error, AWAY):  # one of them is bad: the others must not pay for it
                 for waiting in group:
                     self._commit([waiting])

@@ -5,10 +5,11 @@ It may die anywhere: the next attempt leaves what was found already. Without a b
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -144,6 +145,7 @@ class Listing:
         """
         files, pictures, size = 0, 0, 0
         wanted = self.held.job.params["format"]
+        ending = names.ENDINGS["png" if wanted == "keep" else wanted][0]  # what is filled becomes a PNG
         for number, entry in enumerate(self.source.walk()):
             if number % CHUNK == 0:
                 self.held.check()
@@ -151,7 +153,7 @@ class Listing:
             if entry.stat is None or not self._is_wanted(entry.path):
                 continue
             pictures += 1
-            if wanted != "keep" or not self._is_there(entry.path):
+            if not self._is_there(entry.path, ending):
                 grows = GROWS.get(wanted, 1) if entry.path.lower().endswith(_LOSSY) else 1
                 size += entry.stat.st_size * grows
         if not pictures:
@@ -160,26 +162,42 @@ class Listing:
             self._check_room(pictures, size)
         return files
 
-    def _is_there(self, path: str) -> bool:
+    def _is_there(self, path: str, ending: str) -> bool:
+        """Whether something lies at the place of the output, as far as a name tells: at the same path, or with another ending behind it."""
         try:
-            return self.target.stat(path) is not None
-        except Refused:  # that file's own matter, later
+            return self.target.stat(path) is not None or self.target.stat(path + ending) is not None
+        except (Refused, OSError):  # which is that picture's error, later
             return False
 
     def _check_room(self, pictures: int, size: int) -> None:
-        settings, owner = self.ports.settings, self.held.job.owner_id
+        settings = self.ports.settings
         room = self.target.free() - settings.min_free
         if size > room:
             raise Refused("disk_too_small", f"They take about {size / 1e9:.1f} GB, and {max(room, 0) / 1e9:.1f} GB may be used there.")
-        if until_answered(lambda: self.ports.jobs.unfinished(owner, settings.max_queued)) + pictures > settings.max_queued:
-            raise Refused("too_many_jobs")
+        require_queue(self.held, self.ports, pictures)
 
-    def at(self, path: str) -> "NewJob | Noted":
-        """The file there, whether its output is there or not."""
+    def at(self, path: str) -> "Iterator[NewJob | Noted]":
+        """What failed there, whether its output is there or not: a file, or all below a folder that could not be looked into."""
         try:
-            return self._look(Entry(path, self.source.stat(path)))
+            there = self.source.stat(path)
+            if there is None:
+                path = names.untold(path)
+                there = self.source.stat(path)
+            if there is None:
+                raise Refused("file_gone")
+            if not stat.S_ISDIR(there.st_mode):
+                yield self._look(Entry(path, there))
+                return
+            with self.source.below(path.split("/")) as folder:
+                for entry in folder.walk():
+                    yield self._look(replace(entry, path=f"{path}/{entry.path}" if entry.path else path))
+                    if not entry.path:
+                        return
+            yield Noted(names.told(path), "ignored", note="no_picture")  # last: who dies before finds it again
         except Refused as refused:
-            return Noted(path, "failed", error_of(refused))
+            yield Noted(names.told(path), "failed", error_of(refused))
+        except OSError as error:
+            yield Noted(names.told(path), "failed", error_of(_unreadable(error)))
 
     def found(self) -> "Iterator[NewJob | Noted]":
         """Each file once: the job that it becomes, or why it becomes none."""
@@ -197,6 +215,10 @@ class Listing:
         if entry.stat is None or not self._is_wanted(entry.path):
             return Noted(path, "ignored", bytes=None if entry.stat is None else entry.stat.st_size, note="no_picture")
         try:
+            if names.is_long(entry.path) or names.is_long(f"{self.order.out}/{path}.jpeg"):  # whatever the ending becomes
+                raise Refused(
+                    "file_unreadable", f"Its path, or that of its output, has more than {names.LONGEST} bytes. Use a nearer folder."
+                )
             return self._job(entry.path)
         except Refused as refused:
             return Noted(path, "failed", error_of(refused), entry.stat.st_size)
@@ -230,11 +252,17 @@ class Listing:
             raise refused.of(name) from refused
 
     def _unless_done(self, new: NewJob, known: Any) -> NewJob | Noted:
-        """Or why it is passed over: it was done before, from the same and in the same way; or something else is in the way."""
+        """Or why it is passed over; what stands in the way of that one look is that picture's error."""
         try:
-            there = self.target.stat((new.output or {})["path"])
+            return self._passed(new, known)
         except Refused as refused:
             return Noted(new.path or "", "failed", error_of(refused), new.input["bytes"])
+        except OSError as error:
+            return Noted(new.path or "", "failed", error_of(_unreadable(error)), new.input["bytes"])
+
+    def _passed(self, new: NewJob, known: Any) -> NewJob | Noted:
+        """Passed over where it was done before, from the same and in the same way, or where something else is in the way."""
+        there = self.target.stat((new.output or {})["path"])
         if there is None:
             return new
         size = new.input["bytes"]
@@ -244,6 +272,8 @@ class Listing:
 
     def _stands(self, new: NewJob, known: Any, there: Any) -> bool:
         """Whether the output is as it was published."""
+        if not stat.S_ISREG(there.st_mode):
+            return False
         if self.order.verify:
             with self.target.file((new.output or {})["path"]) as file:
                 return bool(inputs.sha256(file) == known.sha256)
@@ -261,10 +291,20 @@ class Listing:
             return bool(inputs.sha256(file) == known.source_sha256)
 
     def _place(self, new: NewJob) -> str:
-        return names.told(f"{self.order.out}/{(new.output or {})['path']}")
+        return names.place(new.output or {})
 
     def _is_wanted(self, path: str) -> bool:
         return names.is_wanted(path, self.order.pattern)
+
+
+def require_queue(held: Held, ports: Ports, pictures: int) -> None:
+    """Whether so many may wait beside what else its owner has waiting; what an attempt before found is among them.
+
+    Raises `Refused("too_many_jobs")`.
+    """
+    job, most = held.job, ports.settings.max_queued
+    if until_answered(lambda: ports.jobs.unfinished(job.owner_id, most, job.batch_id)) + pictures > most:
+        raise Refused("too_many_jobs")
 
 
 def picture(listing: Job, job_id: str, lane: str, path: str, given: dict[str, Any], output: dict[str, Any] | None = None) -> NewJob:

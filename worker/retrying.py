@@ -18,7 +18,7 @@ from shared.jobs.job import Job, NewJob, Success, again, blob_key, input_keys, r
 from worker.committer import Committer
 from worker.ending import end
 from worker.keeper import Held, LeaseLost
-from worker.listing import CHUNK, LISTING_SECONDS, Listing, Report, accept
+from worker.listing import CHUNK, LISTING_SECONDS, Listing, Report, accept, chunks
 from worker.patience import until_answered
 from worker.wiring import Ports
 
@@ -37,9 +37,9 @@ def retry_failed(held: Held, ports: Ports, committer: Committer) -> None:
                 if item.job is not None:
                     report.count([new for new in [_again(ports, item.job)] if new is not None])
                 elif listing is not None:
-                    found = [listing.at(item.path)]
-                    report.count(found)
-                    accept(held, ports, found, ring=True)
+                    for found in chunks(listing.at(item.path), CHUNK):
+                        report.count(found)
+                        accept(held, ports, found, ring=True)
             held.conclude()
             free = listing.target.free() if listing is not None else 0
             committer.succeed(Success(job, report.told(job, ports, free, began), None, [], units=max(report.files, 1)))

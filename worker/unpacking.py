@@ -21,7 +21,7 @@ from shared.imaging import header
 from shared.jobs.job import NewJob, blob_key
 from worker.committer import Committer
 from worker.keeper import Held
-from worker.listing import CHUNK, Report, accept, attempt, error_of, picture
+from worker.listing import CHUNK, Report, accept, attempt, error_of, picture, require_queue
 from worker.patience import until_answered
 from worker.wiring import Ports
 
@@ -56,13 +56,12 @@ class Unpacking:
 
     def check(self) -> None:
         """Raises `Refused` archive_empty, archive_bomb, archive_corrupt or too_many_jobs."""
-        settings, owner = self.ports.settings, self.held.job.owner_id
+        settings = self.ports.settings
         wanted = [member for member in self.archive.members if self._is_wanted(member)]
         if not wanted:
             raise Refused("archive_empty")
         self.archive.check_sizes(wanted, settings.max_upload, disk.free(settings) - settings.min_free)
-        if until_answered(lambda: self.ports.jobs.unfinished(owner, settings.max_queued)) + len(wanted) > settings.max_queued:
-            raise Refused("too_many_jobs")
+        require_queue(self.held, self.ports, len(wanted))
 
     def chunks(self) -> Iterator[list[Member]]:
         """All files, as many at a time as become rows together."""

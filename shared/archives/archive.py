@@ -151,9 +151,16 @@ class _Sparing(io.RawIOBase):
 
 def _check_name(info: zipfile.ZipInfo) -> None:
     """Raises `Refused` for what leads out of a folder, is no file, or cannot be read."""
-    name = info.orig_filename  # whole: zipfile cuts the other at a NUL
     if info.flag_bits & ENCRYPTED:
-        raise Refused("archive_encrypted", f"{_quoted(name)} is encrypted.")
+        raise Refused("archive_encrypted", f"{_quoted(info.orig_filename)} is encrypted.")
+    # The first is whole, where zipfile cuts the other at a NUL; the other is, since Python 3.12, what an extra field says in its stead.
+    for name in (info.orig_filename, info.filename):
+        _check_path(name)
+    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise Refused("archive_traversal", f"{_quoted(info.orig_filename)} is a link or a device, and no file.")
+
+
+def _check_path(name: str) -> None:
     if len(name.encode(errors="replace")) > NAME_BYTES:
         raise Refused("archive_corrupt", f"{_quoted(name)} is longer than {NAME_BYTES} bytes.")
     if name.startswith("/") or DRIVE.match(name):
@@ -162,8 +169,6 @@ def _check_name(info: zipfile.ZipInfo) -> None:
         raise Refused("archive_traversal", f"{_quoted(name)} holds a character that means something else on some machines.")
     if ".." in name.split("/") or not PurePosixPath(name).parts:
         raise Refused("archive_traversal", f"{_quoted(name)} leads out of its folder.")
-    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise Refused("archive_traversal", f"{_quoted(name)} is a link or a device, and no file.")
 
 
 def _check_apart(file: BinaryIO, zipped: zipfile.ZipFile, members: Sequence[Member]) -> None:

@@ -95,7 +95,8 @@ class Batches:
     def rejoining(self, owner_id: str, batch_id: str) -> Callable[[Connection], None]:
         """RETRY: the same for a picture that takes the place of one that has ended. A batch that had ended goes on.
 
-        It raises `Refused("batch_not_open")` if the batch was canceled.
+        It raises `Refused("batch_not_open")` if the batch was canceled, and output_busy if it had ended and another one writes into
+        its folder now.
         """
         ended = batches.c.state.in_(sorted(ENDED))
         statement = (
@@ -109,8 +110,12 @@ class Batches:
         )
 
         def rejoin(connection: Connection) -> None:
-            if not connection.execute(statement).rowcount:
+            out = connection.execute(statement.returning(batches.c.params["out"].as_string())).one_or_none()
+            if out is None:
                 raise Refused("batch_not_open", "Its batch was canceled; send the picture again by itself.")
+            if out[0] is not None:
+                be_alone(connection)
+                _require_free(connection, owner_id, PurePosixPath(out[0]), batch_id)
 
         return rejoin
 
@@ -130,10 +135,11 @@ class Batches:
             connection.execute(moved.values(state=BatchState.RUNNING, changed_at=now_ms()))
 
     def fail_unlisted(self) -> None:
-        """FAIL: what the job that should have listed it failed at. Its reason is that error's code."""
+        """FAIL: what the job that should have listed it failed at, or that somebody canceled it. Its reason is the code of that."""
         why = (
-            select(jobs.c.error["code"].as_string())
-            .where(jobs.c.batch_id == batches.c.id, jobs.c.kind == Kind.INGEST, jobs.c.state == State.FAILED)
+            select(func.coalesce(jobs.c.error["code"].as_string(), "canceled"))
+            .where(jobs.c.batch_id == batches.c.id, jobs.c.path.is_(None), jobs.c.kind == Kind.INGEST)
+            .where(jobs.c.state.in_([State.FAILED, State.CANCELED]))
             .where(jobs.c.input["format"].as_string() != "retry")  # of which the others are none the worse
             .limit(1)
             .scalar_subquery()
@@ -336,9 +342,10 @@ class Batches:
                 connection.execute(update(flows).where(its_flow).values(last_turn=flows.c.last_turn + late))
 
 
-def _require_free(connection: Connection, owner_id: str, out: PurePosixPath) -> None:
+def _require_free(connection: Connection, owner_id: str, out: PurePosixPath, but: str = "") -> None:
+    """Of all batches `but` that one. Raises `Refused("output_busy")`."""
     going = select(batches.c.id, batches.c.owner_id, batches.c.params["out"].as_string().label("out"))
-    for row in connection.execute(going.where(batches.c.state.in_(sorted(GOING)))):
+    for row in connection.execute(going.where(batches.c.state.in_(sorted(GOING)), batches.c.id != but)):
         other = PurePosixPath(row.out or "")
         if row.out and (other == out or other in out.parents or out in other.parents):
             raise Refused("output_busy", f"It is the batch {row.id}." if row.owner_id == owner_id else None)

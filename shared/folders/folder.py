@@ -20,6 +20,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe that nobody writes to must not hold us
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _KEPT_OUT = {errno.EACCES, errno.EPERM}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # as on FAT
 
 
 @dataclass(frozen=True)
@@ -109,16 +110,30 @@ class Folder:
     def new(self, name: str) -> BinaryIO:
         """A new file in this folder, to write and read; one of that name is what a dead attempt left, and goes."""
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
+        with _writing():
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._descriptor)
             return os.fdopen(os.open(name, flags, 0o666, dir_fd=self._descriptor), "w+b")
-        except OSError as error:
-            raise _unwritable(error) from error
 
     def rename(self, name: str, to: str) -> None:
         """Within this folder; what is there is replaced. Raises FileNotFoundError."""
         os.rename(name, to, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+
+    def settle(self, name: str, to: str) -> None:
+        """Rename within this folder, unless something else is there, which stays. Raises FileExistsError, FileNotFoundError."""
+        try:
+            os.link(name, to, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor, follow_symlinks=False)
+        except FileExistsError:  # or who did this before died before the name went
+            if not os.path.samestat(*(os.stat(each, dir_fd=self._descriptor, follow_symlinks=False) for each in (name, to))):
+                raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if self.stat(to) is not None:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+            self.rename(name, to)
+            return
+        self.remove(name)
 
     def remove(self, name: str) -> None:
         """A file of this folder, if it is there."""
@@ -181,17 +196,9 @@ def _walk(folder: Folder, at: str) -> Iterator[Entry]:
 
 def _make(name: str, descriptor: int) -> None:
     """A folder in another, which lasts: else a power cut could take it away with all that is synced in it."""
-    try:
+    with contextlib.suppress(FileExistsError), _writing():
         os.mkdir(name, dir_fd=descriptor)
         os.fsync(descriptor)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise _unwritable(error) from error
-
-
-def _unwritable(error: OSError) -> Exception:
-    return Refused("output_not_writable") if error.errno in _KEPT_OUT | {errno.EROFS} else error
 
 
 def _is_link(name: str, descriptor: int) -> bool:
@@ -199,6 +206,17 @@ def _is_link(name: str, descriptor: int) -> bool:
         return stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode)
     except OSError:
         return False
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Raises `Refused("output_not_writable")` where nothing may be made."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {*_KEPT_OUT, errno.EROFS}:
+            raise Refused("output_not_writable") from error
+        raise
 
 
 def _told(error: OSError, what: str) -> Exception:

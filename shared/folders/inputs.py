@@ -18,12 +18,12 @@ CHUNK_BYTES = 1 << 20
 def described(folder: Folder, place: str, path: str, max_pixels: int) -> dict[str, Any]:
     """What a job remembers of the picture at `path` below the folder `place`. Raises `Refused` for what its header shows."""
     with folder.file(path) as file:
-        found = os.fstat(file.fileno())
-        known = header.read(file, found.st_size, max_pixels)
+        size, mtime_ns, inode = _identity(file)
+        known = header.read(file, size, max_pixels)
     return {
-        "name": names.told(path.rsplit("/", 1)[-1]), "bytes": found.st_size, "sha256": None, "format": known.format, "width": known.width,
-        "height": known.height, "mode": known.mode, "bits": known.bits, "folder": place, "path": path, "mtime_ns": found.st_mtime_ns,
-        "inode": found.st_ino,
+        "name": names.told(path.rsplit("/", 1)[-1]), "bytes": size, "sha256": None, "format": known.format, "width": known.width,
+        "height": known.height, "mode": known.mode, "bits": known.bits, "folder": place, "path": path, "mtime_ns": mtime_ns,
+        "inode": inode,
     }  # fmt: skip
 
 
@@ -46,6 +46,15 @@ def sha256(file: BinaryIO) -> str:
 
 
 def _check(file: BinaryIO, part: dict[str, Any]) -> None:
-    found = os.fstat(file.fileno())
-    if (found.st_size, found.st_mtime_ns, found.st_ino) != (part["bytes"], part["mtime_ns"], part["inode"]):
+    if _identity(file) != (part["bytes"], part["mtime_ns"], part["inode"]):
         raise Refused("file_changed")
+
+
+def _identity(file: BinaryIO) -> tuple[int, int, int]:
+    """Size, time in ns and inode as databases hold them, in 64 bits with a sign: inodes of pooled and remote disks use all bits."""
+    found = os.fstat(file.fileno())
+    return found.st_size, _signed(found.st_mtime_ns), _signed(found.st_ino)
+
+
+def _signed(number: int) -> int:
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)

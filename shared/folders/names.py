@@ -1,7 +1,11 @@
 """Which files are pictures, by their names, and what their outputs are called. Paths are relative, with / between names."""
 
 import fnmatch
+import hashlib
+import os
+import re
 from pathlib import PurePosixPath
+from typing import Any
 
 ENDINGS = {
     "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -10,7 +14,9 @@ ENDINGS = {
     "webp": (".webp",),
     "bmp": (".bmp", ".dib"),
 }
+LONGEST = 2048  # bytes of a path, or of a place: an index of PostgreSQL holds no more than 2.7 kB a row
 OURS = ".lacuna"  # how the names of our own files begin
+_ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 
 def is_picture(name: str) -> bool:
@@ -39,6 +45,25 @@ def beside(path: str, name: str) -> str:
     return name if folder == "." else f"{folder}/{name}"
 
 
+def place(output: dict[str, Any]) -> str:
+    """Where the output of a job lies, as rows remember it."""
+    return told(f"{output['folder']}/{output['path']}")
+
+
 def told(path: str) -> str:
-    """A path as text: bytes that are no UTF-8 are written as they are escaped in Python."""
-    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    """A path as text: bytes that are no UTF-8 are written as they are escaped in Python, and of a long one the beginning and a hash."""
+    text = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    if not is_long(text):
+        return text
+    whole = text.encode()
+    return f"{whole[: LONGEST - 64].decode(errors='ignore')}…{hashlib.sha256(whole).hexdigest()[:32]}"
+
+
+def is_long(path: str) -> bool:
+    """Whether no row can hold it."""
+    return len(path.encode(errors="surrogatepass")) > LONGEST
+
+
+def untold(text: str) -> str:
+    """The path that `told` told so."""
+    return os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), text.encode()))

@@ -7,6 +7,7 @@ attempt's part is never renamed by anybody. Who dies between commit and rename l
 import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -20,7 +21,7 @@ from shared.jobs.job import Job
 
 @dataclass(frozen=True)
 class Placed:
-    """An output that was renamed: of which job, where, and how the file can be known again; without a size if somebody took it away."""
+    """An output that was renamed: of which job, where, and how the file can be known again; without a size if it is not there."""
 
     job: Job
     place: str
@@ -79,7 +80,8 @@ class Outputs:
         """A new part. Raises `Refused` output_exists where something else is in the way and may not be replaced."""
         output = _output(job)
         with self.roots.target(output["folder"]) as target:
-            if not output["overwrite"] and target.stat(output["path"]) is not None:
+            there = target.stat(output["path"])
+            if there is not None and (not output["overwrite"] or stat.S_ISDIR(there.st_mode)):
                 raise Refused("output_exists")
             folder, _ = target.around(output["path"], make=True)
         return OutputDraft(folder, names.part(job.id, job.token))
@@ -101,9 +103,12 @@ class Outputs:
                 held.sync()
 
     def place(self, job: Job) -> Placed:
-        """Rename the part of a committed job. `sync` makes it last; only then may a row say so. Raises OSError, `Refused`."""
+        """Rename the part of a committed job. `sync` makes it last; only then may a row say so. Raises OSError, `Refused`.
+
+        What somebody else put there since the part was begun stays, unless it may be replaced; then the part keeps its name.
+        """
         output = _output(job)
-        place = f"{output['folder']}/{output['path']}"
+        place = names.place(output)
         try:
             with self.roots.target(output["folder"]) as target:
                 folder, name = target.around(output["path"])
@@ -112,14 +117,18 @@ class Outputs:
                 return Placed(job, place, None, 0)
             raise
         with folder:
-            with contextlib.suppress(FileNotFoundError):  # renamed already, by who died then, or by upkeep just now
-                folder.rename(names.part(job.id, job.token), name)
+            part = names.part(job.id, job.token)
+            try:
+                with contextlib.suppress(FileNotFoundError):  # renamed already, by who died then, or by upkeep just now
+                    (folder.rename if output["overwrite"] else folder.settle)(part, name)
+            except (FileExistsError, IsADirectoryError):
+                return Placed(job, place, None, 0)
             found = folder.stat(name)
         there = found is not None and job.result is not None and found.st_size == job.result["bytes"]
         return Placed(job, place, found.st_size, found.st_mtime_ns) if found is not None and there else Placed(job, place, None, 0)
 
     def open(self, job: Job) -> BinaryIO:
-        """The output of a job that succeeded, also just before it is renamed. Raises `Refused`, if it is not there any more."""
+        """What lies in the place of a job's output, or its part where it was not renamed. Raises `Refused`, if nothing does any more."""
         output = _output(job)
         with self.roots.target(output["folder"]) as target:
             try:

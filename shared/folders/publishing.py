@@ -56,7 +56,7 @@ def _row(placed: Placed) -> dict[str, Any]:
     job = placed.job
     result = job.result or {}
     return {
-        "place": names.told(placed.place), "size": placed.size, "mtime_ns": placed.mtime_ns, "sha256": result["sha256"],
+        "place": placed.place, "size": placed.size, "mtime_ns": placed.mtime_ns, "sha256": result["sha256"],
         "source": names.told(f"{job.input['folder']}/{job.input['path']}"), "source_size": job.input["bytes"],
         "source_mtime_ns": job.input["mtime_ns"], "source_inode": job.input["inode"], "source_sha256": job.input["sha256"],
         "asked": (job.output or {})["asked"],

@@ -6,6 +6,7 @@ import io
 import json
 import stat
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -347,6 +348,19 @@ def test_what_is_made_to_harm_makes_nothing_and_has_a_code_of_its_own(post: Post
     else:
         assert (answer.status_code, code(answer)) == (422, expected), answer.text
         assert post.house.left_behind() == {}
+
+
+def test_a_second_name_in_an_extra_field_is_looked_at_too(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = b"../../evil.png"
+    info = zipfile.ZipInfo("a.png")
+    info.extra = struct.pack("<HHBL", 0x7075, 5 + len(name), 1, zlib.crc32(b"a.png")) + name
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as zipped:
+        zipped.writestr(info, png())
+    if sys.version_info < (3, 12):  # which takes no notice of it
+        monkeypatch.setattr(zipfile.ZipInfo, "_decodeExtra", lambda info, *_: setattr(info, "filename", name.decode()))
+    batch = post.run(made.getvalue())
+    assert (post.seen(batch)["state"], post.seen(batch)["reason"]) == ("failed", "archive_traversal")
 
 
 def test_what_fits_within_the_limits_is_no_bomb(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -304,6 +304,7 @@ def test_items_come_in_the_order_of_their_paths_and_in_pages(house: House) -> No
     assert (done["path"], done["job"], done["links"]["result"]) == ("c", jobs[0].id, f"/v1/jobs/{jobs[0].id}/result")
     assert code(house.get(f"{URL}/{batch}/items?cursor=*")) == "bad_cursor"
     assert code(house.get(f"{URL}/{batch}/items?cursor=_w==")) == "bad_cursor", "no text"
+    assert code(house.get(f"{URL}/{batch}/items?cursor=YQBi")) == "bad_cursor", "NUL is in no path"
     assert code(house.get(f"{URL}/{batch}/items?state=lost")) == "invalid_field"
 
 

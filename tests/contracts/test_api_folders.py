@@ -1,11 +1,14 @@
 """Folders of the server's machine are read in place: every picture comes out at the same path, and nothing else is touched."""
 
+import base64
 import errno
 import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +16,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from shared.errors import Outcome
+from shared.errors import Outcome, Refused
 from shared.folders import names
-from shared.folders.outputs import OutputDraft, Outputs
+from shared.folders.folder import Folder
+from shared.folders.outputs import OutputDraft, Outputs, Placed
 from shared.folders.publishing import settle
-from shared.jobs.job import Lane
+from shared.jobs.job import Job, Lane
 from shared.jobs.store import Jobs
-from tests.contracts.api_fixtures import Answer, House, code, open_house, png
+from tests.contracts.api_fixtures import SOON, Answer, House, code, open_house, png
 from tests.contracts.serving import worker_of
 from tests.promises import wiring
 from worker import listing
@@ -191,6 +195,44 @@ def _corrupt() -> bytes:
     return bytes(whole)
 
 
+def test_a_folder_that_could_not_be_looked_into_is_gone_through_by_a_retry(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("a.png", "locked/b.png", "locked/sub/c.png", "locked/notes.txt"):
+        place.put(path)
+    below = Folder.below
+
+    def kept_out(self: Folder, names: Sequence[str], make: bool = False) -> Folder:
+        if list(names) == ["locked"]:
+            raise Refused("folder_unreadable") from PermissionError(errno.EACCES, "Permission denied")
+        return below(self, names, make)
+
+    with monkeypatch.context() as locked:
+        locked.setattr(Folder, "below", kept_out)
+        batch = place.run()
+        for _ in range(2):
+            assert (place.seen(batch)["state"], set(place.errors(batch))) == ("completed_with_errors", {"locked"})
+            place.house.post(f"{URL}/{batch}/retry")
+            place.work()
+    place.house.post(f"{URL}/{batch}/retry")
+    place.work()
+    assert (place.seen(batch)["state"], place.told(batch)) == ("succeeded", {"succeeded": 3, "ignored": 2})
+    assert sorted(place.outputs()) == ["a.png", "locked/b.png", "locked/sub/c.png"]
+
+
+def test_what_is_gone_has_still_failed_after_a_retry_and_a_name_that_is_no_utf_8_is_found_again(place: Place) -> None:
+    place.put("good.png")
+    place.put("cut.png", png()[:-9])
+    odd = os.fsdecode(b"\xff.png")
+    place.put(odd, png()[:-9])
+    batch = place.run()
+    assert place.errors(batch) == {"cut.png": "image_truncated", "\\xff.png": "image_truncated"}
+    (place.source / "cut.png").unlink()
+    place.put(odd)
+    place.house.post(f"{URL}/{batch}/retry")
+    place.work()
+    assert (place.seen(batch)["state"], place.told(batch)) == ("completed_with_errors", {"succeeded": 2, "failed": 1})
+    assert place.errors(batch) == {"cut.png": "file_gone"}
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
@@ -285,6 +327,25 @@ def test_what_does_not_fit_is_refused_before_anything_is_begun(place: Place, mon
     assert place.outputs() == {}
 
 
+@pytest.mark.parametrize("wanted", ["keep", "tiff"])
+def test_what_is_there_already_needs_no_room(place: Place, monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    place.put("a.jpg", jpeg())
+    place.run(format=wanted)
+    monkeypatch.setattr("shared.folders.folder.Folder.free", lambda _: 10)
+    assert place.told(place.run(format=wanted)) == {"skipped": 1}
+
+
+def test_a_path_that_no_row_can_hold_is_that_picture_s_error(place: Place) -> None:
+    deep = "/".join(base64.b32encode(hashlib.shake_256(b"%d" % number).digest(150)).decode() for number in range(12))  # packs badly
+    for path in ("a.png", f"{deep}/b.png", f"{deep}/notes.txt"):
+        place.put(path)
+    batch = place.run()
+    assert (place.seen(batch)["state"], place.told(batch)) == ("completed_with_errors", {"succeeded": 1, "failed": 1, "ignored": 1})
+    assert list(place.errors(batch).values()) == ["file_unreadable"]
+    opened = place.house.post(URL, json={}).json["id"]
+    assert code(place.house.restore(batch=opened, path=f"{deep}/b.png")) == "invalid_field"
+
+
 @pytest.mark.parametrize("what", ["changed", "gone", "link", "folder"])
 def test_what_happens_to_a_file_after_it_was_listed_is_that_file_s_error(place: Place, what: str) -> None:
     place.put("good.png")
@@ -316,6 +377,26 @@ def test_a_link_is_not_followed(place: Place) -> None:
     assert place.told(batch) == {"succeeded": 1, "ignored": 2}
 
 
+def test_a_link_among_the_outputs_is_the_error_of_the_pictures_behind_it(place: Place) -> None:
+    place.put("sub/a.png")
+    place.put("b.png")
+    (place.out / "other").mkdir()
+    (place.out / "sub").symlink_to(place.out / "other")
+    batch = place.run()
+    assert (place.told(batch), place.errors(batch)) == ({"succeeded": 1, "failed": 1}, {"sub/a.png": "link_refused"})
+    assert sorted(place.outputs()) == ["b.png"]
+
+
+def test_what_is_no_file_is_something_else_in_the_place_of_an_output(place: Place) -> None:
+    for path in ("a.png", "b.png"):
+        place.put(path)
+    place.run()
+    (place.out / "a.png").unlink()
+    os.mkfifo(place.out / "a.png")
+    batch = place.run(verify=True)
+    assert {path: item["notes"] for path, item in place.items(batch).items()} == {"a.png": ["output_exists"], "b.png": ["done_before"]}
+
+
 def test_an_output_that_was_committed_and_not_renamed_is_put_in_its_place_by_upkeep(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.put("sub/a.png")
     batch = place.start()
@@ -334,6 +415,83 @@ def test_an_output_that_was_committed_and_not_renamed_is_put_in_its_place_by_upk
     assert list(place.outputs()) == ["sub/a.png"]
     assert house.ports.batches.finish() == [batch]
     assert place.told(place.run()) == {"skipped": 1}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_got_into_the_place_of_an_output_after_it_was_begun_is_never_replaced(
+    place: Place, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    place.put("a.png")
+    batch = place.start()
+    if not links:
+        monkeypatch.setattr("shared.folders.folder.os.link", _has_no_links)
+    with monkeypatch.context() as dying:
+        dying.setattr(Outputs, "place", _dies)
+        wiring.work(place.worker)
+    (place.out / "a.png").write_bytes(b"mine")
+    settle(place.house.jobs, place.house.ports.outputs)
+    assert (place.out / "a.png").read_bytes() == b"mine"
+    assert place.house.ports.batches.finish() == [batch], "it waited for a place that it will never have"
+    (part,) = (path for path in place.outputs() if path != "a.png")
+    assert part.startswith(".lacuna-"), "the output itself must not be lost"
+    assert place.items(place.run())["a.png"]["notes"] == ["output_exists"]
+
+
+def _has_no_links(*_: Any, **__: Any) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def test_an_output_that_was_renamed_and_still_had_its_other_name_when_its_worker_died_is_there_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.put("a.png")
+    batch = place.start()
+    with monkeypatch.context() as dying:
+        dying.setattr("shared.folders.folder.Folder.remove", _dies)
+        wiring.work(place.worker)
+    assert len(place.outputs()) == 2
+    settle(place.house.jobs, place.house.ports.outputs)
+    assert place.house.ports.batches.finish() == [batch]
+    assert list(place.outputs()) == ["a.png"]
+    assert place.told(place.run()) == {"skipped": 1}
+
+
+def test_a_folder_in_the_place_of_an_output_is_that_picture_s_error(place: Place) -> None:
+    place.put("a.png")
+    (place.out / "a.png").mkdir()
+    batch = place.run(on_existing="overwrite")
+    assert (place.seen(batch)["state"], place.errors(batch)) == ("completed_with_errors", {"a.png": "output_exists"})
+    (place.out / "a.png").rmdir()
+    place.house.post(f"{URL}/{batch}/retry")
+
+    def sync(_: Outputs, jobs: Sequence[Job], *__: Any) -> None:  # after it was begun
+        if jobs:
+            (place.out / "a.png").mkdir()
+
+    with pytest.MonkeyPatch.context() as racing:
+        racing.setattr(Outputs, "sync", sync)
+        place.work()
+    assert (place.seen(batch)["state"], place.told(batch)) == ("succeeded", {"succeeded": 1})
+
+
+def test_nobody_pays_for_the_folder_of_an_earlier_output_that_was_removed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.committer.IDLE_SECONDS", SOON)  # so that the next commit tells of it
+    put = Outputs.place
+
+    def putting(self: Outputs, job: Job) -> Placed:
+        placed = put(self, job)
+        if job.path == "a/1.png":
+            shutil.rmtree(place.out / "a", ignore_errors=True)
+        return placed
+
+    monkeypatch.setattr(Outputs, "place", putting)
+    monkeypatch.setattr("shared.jobs.turns.GROUP_JOBS", 1)
+    for path in ("a/1.png", "b/2.png"):
+        place.put(path)
+    batch = place.run()
+    settle(place.house.jobs, place.house.ports.outputs)
+    place.house.ports.batches.finish()
+    assert (place.seen(batch)["state"], place.told(batch)) == ("succeeded", {"succeeded": 2}), place.errors(batch)
 
 
 def _dies(*_: Any) -> Any:
@@ -541,6 +699,33 @@ def test_the_same_request_with_the_same_key_is_one_folder_run(place: Place) -> N
     assert dry[0].json["id"] == dry[1].json["id"]
 
 
+def test_what_an_attempt_before_found_does_not_count_twice_in_the_queue(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "scans", tmp_path / "restored"
+    for folder in (source, out):
+        folder.mkdir()
+    accepted = Jobs.accept_found
+
+    def dying(self: Jobs, listed: Job, found: Any) -> int:
+        accepted(self, listed, found)
+        return int(_dies())
+
+    with open_house(tmp_path / "home", database, roots=(f"read:{source}", f"write:{out}"), max_queued=4) as house:
+        place = Place(house, source, out, worker_of(house))
+        for number in range(4):
+            place.put(f"{number}.png")
+        batch = place.start()
+        with monkeypatch.context() as died:
+            died.setattr(Jobs, "accept_found", dying)
+            place.list()
+        assert place.told(batch) == {"waiting": 4}
+        with house.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE jobs SET due_at = 0")
+        place.list()
+        assert (place.seen(batch)["state"], place.seen(batch)["reason"]) == ("running", None)
+
+
 def test_a_retry_of_one_picture_reads_it_as_it_is_now(place: Place) -> None:
     file = place.put("a.png", png(20, 20))
     batch = place.start()
@@ -606,4 +791,94 @@ def test_where_nothing_may_be_written_it_is_said_at_once_and_if_only_later_then_
     with monkeypatch.context() as refusing:
         refusing.setattr(os, "mkdir", refused)
         place.work()
+    assert place.errors(batch) == {"sub/a.png": "output_not_writable"}
+
+
+def test_a_batch_whose_listing_was_canceled_as_a_job_fails_and_lets_its_folder_go(place: Place) -> None:
+    place.put("a.png")
+    batch = place.start()
+    listed = place.house.jobs.listing_of(batch)
+    assert listed is not None
+    assert place.house.post(f"/v1/jobs/{listed.id}/cancel").status_code == 200
+    place.house.ports.batches.fail_unlisted()
+    assert (place.seen(batch)["state"], place.seen(batch)["reason"]) == ("failed", "canceled")
+    assert place.told(place.run()) == {"succeeded": 1}
+
+
+def test_numbers_of_files_that_use_all_64_bits_are_remembered(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.put("a.png")
+    fstat = os.fstat
+
+    def pooled(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        return os.stat_result((found[0], found[1] | 1 << 63, *found[2:]), {"st_mtime_ns": found.st_mtime_ns | 1 << 63})
+
+    monkeypatch.setattr("shared.folders.inputs.os.fstat", pooled)
+    batch = place.run()
+    assert (place.seen(batch)["state"], place.told(batch)) == ("succeeded", {"succeeded": 1})
+    assert place.told(place.run()) == {"skipped": 1}
+
+
+def test_a_retry_does_not_write_into_the_folder_of_a_run_that_came_after(place: Place) -> None:
+    place.put("cut.png", png()[:-9])
+    place.put("a.png")
+    first = place.run()
+    job = place.items(first)["a.png"]["links"]["retry"]
+    second = place.start(on_existing="overwrite")
+    for url in (f"{URL}/{first}/retry", job):
+        refused = place.house.post(url)
+        assert (refused.status_code, code(refused)) == (409, "output_busy")
+        assert second in refused.json["detail"]
+    assert place.seen(first)["state"] == "completed_with_errors"
+    place.work()
+    assert place.house.post(f"{URL}/{first}/retry").json["state"] == "running"
+
+
+def test_a_result_that_its_user_changed_is_not_sent_as_the_job_s(place: Place) -> None:
+    for path in ("longer.png", "same.png", "touched.png"):
+        place.put(path)
+    batch = place.run()
+    (place.out / "longer.png").write_bytes(b"mine, " * 99)
+    made = (place.out / "same.png").read_bytes()
+    (place.out / "same.png").write_bytes(made[:-1] + b"!")
+    os.utime(place.out / "touched.png", ns=(1, 1))
+    answers = {path: place.house.get(f"/v1/jobs/{item['job']}/result") for path, item in place.items(batch).items()}
+    assert {path: answer.status_code for path, answer in answers.items()} == {"longer.png": 410, "same.png": 410, "touched.png": 200}
+    assert code(answers["same.png"]) == "result_expired"
+    assert answers["touched.png"].data == made
+    zipped = zipfile.ZipFile(io.BytesIO(place.house.get(f"{URL}/{batch}/archive").data))
+    told = {row["path"]: row["left_out"] for row in map(json.loads, zipped.read("manifest.jsonl").splitlines())}
+    assert told == {"longer.png": "file_changed", "same.png": "file_changed", "touched.png": None}
+
+
+def test_a_retry_of_what_succeeded_replaces_its_own_output_and_nothing_else(place: Place) -> None:
+    place.put("a.png", png(20, 20))
+    batch = place.run()
+    place.put("a.png", png(10, 10))
+    before = place.outputs()
+    assert place.house.post(place.items(batch)["a.png"]["links"]["retry"]).status_code == 202
+    place.work()
+    assert place.told(batch) == {"succeeded": 1}, place.errors(batch)
+    assert place.outputs() != before
+
+
+def test_a_retry_of_what_succeeded_leaves_what_its_user_put_there(place: Place) -> None:
+    place.put("a.png")
+    batch = place.run()
+    (place.out / "a.png").write_bytes(b"mine")
+    assert place.house.post(place.items(batch)["a.png"]["links"]["retry"]).status_code == 202
+    place.work()
+    assert (place.errors(batch), (place.out / "a.png").read_bytes()) == ({"a.png": "output_exists"}, b"mine")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_place_where_nothing_may_be_made_is_told_as_what_it_is(place: Place, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def kept_out(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    place.put("sub/a.png")
+    batch = place.start()
+    place.list()
+    monkeypatch.setattr("shared.folders.folder.os.mkdir", kept_out)
+    place.work()
     assert place.errors(batch) == {"sub/a.png": "output_not_writable"}

@@ -527,3 +527,22 @@ def test_a_run_in_place_whose_client_was_killed_is_followed_and_not_begun_again(
     assert ran.exit_code == 0, ran.output
     assert f"The batch {batch} does this already." in ran.output
     assert len(served.house.get("/v1/batches").json["items"]) == 1
+
+
+def test_a_run_in_place_that_does_something_else_in_the_same_folder_is_not_followed_as_if_it_did_this(served: Served, source: Path) -> None:
+    out = source.parent / "out"
+    out.mkdir()
+    served.working.clear()
+    assert served.house.post("/v1/batches", json={"folder": str(source), "out": str(out)}).status_code == 201
+    for other in (["--format", "tiff"], ["--strength", "0.5"], ["--on-existing", "overwrite"], ["--model", "denoise-large"]):
+        ran = served.run("folder", str(source), str(out), "--in-place", *other)
+        assert ran.exit_code == 1, ran.output
+        assert "Another run writes into this folder" in ran.output
+
+
+def test_a_file_whose_inode_uses_all_64_bits_is_remembered(tmp_path: Path) -> None:
+    found = os.stat_result((0o100644, 1 << 63 | 7, 1, 1, 0, 0, 9, 0, 0, 0), {"st_mtime_ns": 5})
+    known = record.Record(tmp_path)
+    known.sent("a.png", "asked", found, "job", "0" * 64)
+    assert (known.known("a.png", "asked", found) or pytest.fail("it was forgotten")).job == "job"
+    known.close()

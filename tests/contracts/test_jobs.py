@@ -961,6 +961,19 @@ def test_keeping_reaping_and_canceling_find_their_rows_by_an_index(jobs: Jobs, e
     assert [plan for plan in plans if "ix_jobs_flow" in plan], "a cancel reads all that its owner has waiting"
 
 
+def test_canceling_a_batch_does_not_sort_all_that_is_left_of_it_for_each_chunk(jobs: Jobs, engine: Engine) -> None:
+    if engine.dialect.name != "sqlite":
+        pytest.skip("the plans of PostgreSQL depend on how many rows there are")
+    seen: list[tuple[str, Any]] = []
+    event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, parameters, *_: seen.append((statement, parameters)))
+    jobs.cancel_batch("b")
+    told = [(statement, parameters) for statement, parameters in seen if statement.startswith("SELECT")]
+    with engine.connect() as connection:
+        plans = [str(row[-1]) for made, given in told for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {made}", given)]
+    chunk = next(number for number, plan in enumerate(plans) if "ix_jobs_batch_state" in plan)
+    assert not [plan for plan in plans[chunk:] if "TEMP B-TREE" in plan], plans
+
+
 def test_where_one_runs_alone_already_others_like_it_are_passed_over(jobs: Jobs, new_job: MakesJobs) -> None:
     suspect = jobs.accept(new_job())
     (claimed,) = jobs.claim("w", [Lane.INTERACTIVE], 10**9, idle=True)

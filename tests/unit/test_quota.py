@@ -21,7 +21,7 @@ class Counted(Jobs):
 
     counts = 0
 
-    def unfinished(self, owner_id: str, limit: int) -> int:
+    def unfinished(self, owner_id: str, limit: int, but_of: str | None = None) -> int:
         self.counts += 1
         return super().unfinished(owner_id, limit)
 
