@@ -167,31 +167,64 @@ class Folder:
         return os.access(".", os.W_OK | os.X_OK, dir_fd=self._descriptor)
 
     def walk(self) -> Iterator[Entry]:
-        """All that is no folder below it, in the order of names, folder by folder; and the folders that cannot be looked into."""
-        yield from _walk(self, "")
-
-
-def _walk(folder: Folder, at: str) -> Iterator[Entry]:
-    try:
-        with os.scandir(folder._descriptor) as scanned:
-            found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in scanned)
-    except OSError as error:
-        yield Entry(at, error=error)
-        return
-    for name, is_folder in found:
-        path = f"{at}/{name}" if at else name
+        """All that is no folder below it, as the disk lists it, and the folders that cannot be looked into. No folder is held in memory."""
+        levels: list[_Level] = []
         try:
-            if is_folder:
-                with folder.below([name]) as inner:
-                    yield from _walk(inner, path)
-            else:
-                known = os.stat(name, dir_fd=folder._descriptor, follow_symlinks=False)
-                yield Entry(path, known if stat.S_ISREG(known.st_mode) else None)
-        except Refused as refused:
-            cause = refused.__cause__
-            yield Entry(path, error=cause if isinstance(cause, OSError) else OSError(errno.EACCES, refused.detail))
-        except OSError as error:
-            yield Entry(path, error=error)
+            yield from _entered(levels, "", self)
+            while levels:
+                level = levels[-1]
+                try:
+                    entry = next(level.scanned, None)
+                except OSError as error:  # the disk itself fails in the middle
+                    yield Entry(level.path, error=error)
+                    entry = None
+                if entry is None:
+                    levels.pop().close()
+                    continue
+                yield from _looked_at(levels, level, entry)
+        finally:
+            for level in reversed(levels):
+                level.close()
+
+
+@dataclass(frozen=True)
+class _Level:
+    """A folder that is being walked, `path` below the one where it began; `mine` if it was opened for that."""
+
+    path: str
+    folder: Folder
+    scanned: "os._ScandirIterator[str]"
+    mine: bool
+
+    def close(self) -> None:
+        self.scanned.close()
+        if self.mine:
+            os.close(self.folder._descriptor)
+
+
+def _entered(levels: list[_Level], path: str, folder: Folder, mine: bool = False) -> Iterator[Entry]:
+    try:
+        levels.append(_Level(path, folder, os.scandir(folder._descriptor), mine))
+    except OSError as error:
+        if mine:
+            os.close(folder._descriptor)
+        yield Entry(path, error=error)
+
+
+def _looked_at(levels: list[_Level], level: _Level, entry: "os.DirEntry[str]") -> Iterator[Entry]:
+    """A file; or a folder, which is walked next."""
+    path = f"{level.path}/{entry.name}" if level.path else entry.name
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _entered(levels, path, level.folder.below([entry.name]), mine=True)
+        else:
+            known = os.stat(entry.name, dir_fd=level.folder._descriptor, follow_symlinks=False)
+            yield Entry(path, known if stat.S_ISREG(known.st_mode) else None)
+    except Refused as refused:
+        cause = refused.__cause__
+        yield Entry(path, error=cause if isinstance(cause, OSError) else OSError(errno.EACCES, refused.detail))
+    except OSError as error:
+        yield Entry(path, error=error)
 
 
 def _make(name: str, descriptor: int) -> None:
