@@ -149,7 +149,8 @@ def _make_way(ports: Ports, job: Job) -> None:
     """
     if job.output is None:
         return
-    ports.outputs.tidy(job, range(1, job.token))
+    if job.token > 1:
+        ports.outputs.tidy(job, range(1, job.token))
     if ports.outputs.free(job) < ports.settings.min_free:
         raise Transient("storage_full")
 

@@ -222,6 +222,7 @@ class Jobs:
         output = upsert(engine, outputs).values(published_at=now_ms())
         changed = {name: output.excluded[name] for name in PUBLISHED}
         self._remember = output.on_conflict_do_update(index_elements=["place"], set_=changed)
+        self._mean = _mean(engine)
 
     # -- accept ---------------------------------------------------------------------------------------------------------
 
@@ -349,16 +350,8 @@ class Jobs:
         with self._engine.begin() as connection:
             for success in sorted(group, key=lambda success: success.job.id):
                 job = success.job
-                statement = (
-                    update(jobs)
-                    .where(jobs.c.id == job.id, jobs.c.token == job.token, _may(Move.SUCCEED))
-                    .values(
-                        state=State.SUCCEEDED, result=success.result, result_key=success.result_key, notes=success.notes,
-                        metrics=success.metrics, progress_done=success.units, progress_total=success.units, **_ended,
-                        **({} if success.read is None else {"input": success.read}),
-                    )
-                )  # fmt: skip
-                if connection.execute(statement).rowcount == 1:
+                values = {name: getattr(success, name) for name in ("result", "result_key", "notes", "metrics", "read", "units")}
+                if connection.execute(_SUCCEED, {"of": job.id, "held": job.token, **values}).rowcount == 1:
                     done.append(success.attempt)
                     _write_metrics(connection, job.id, success.metrics)
             self._measure(connection, [success for success in group if success.attempt in done])
@@ -732,15 +725,7 @@ class Jobs:
         for (name, version), ran in sorted(measured.items()):
             rate = sum(seconds for seconds, _ in ran) / sum(mpx for _, mpx in ran)
             kept = (1 - LATEST_WEIGHS) ** len(ran)
-            statement = upsert(self._engine, rates).values(
-                model_name=name, model_version=version, seconds_per_mpx=rate, changed_at=now_ms()
-            )
-            mean = rates.c.seconds_per_mpx * kept + rate * (1 - kept)
-            connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=["model_name", "model_version"], set_={"seconds_per_mpx": mean, "changed_at": now_ms()}
-                )
-            )
+            connection.execute(self._mean, {"name": name, "version": version, "rate": rate, "kept": kept})
 
     def _end(self, job: Job, move: Move, event: str, values: Mapping[str, Any], **told: Any) -> bool:
         statement = update(jobs).where(jobs.c.id == job.id, jobs.c.token == job.token, _may(move)).values(**values)
@@ -764,6 +749,29 @@ _NEW_FIELDS = (
 _changed: dict[str, Any] = {"version": jobs.c.version + 1, "changed_at": now_ms()}
 _nothing_left = case((jobs.c.output.is_not(None), now_ms()), else_=null())  # an attempt that fails has taken its part away
 _ended: dict[str, Any] = {"lease_until": None, "worker": None, "finished_at": now_ms(), **_changed}
+
+
+_SUCCEED = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("of"), jobs.c.token == bindparam("held"), _STATES[State.RUNNING] == jobs.c.state)
+    .values(
+        state=State.SUCCEEDED, result=bindparam("result"), result_key=bindparam("result_key"), notes=bindparam("notes"),
+        metrics=bindparam("metrics"), progress_done=bindparam("units"), progress_total=bindparam("units"),
+        input=func.coalesce(bindparam("read", type_=jobs.c.input.type), jobs.c.input), **_ended,
+    )
+)  # fmt: skip
+
+
+def _mean(engine: Engine) -> Any:
+    """The rate of a model, of which `kept` is what earlier jobs weigh beside the `rate` of these."""
+    rate, kept = bindparam("rate", type_=rates.c.seconds_per_mpx.type), bindparam("kept", type_=rates.c.seconds_per_mpx.type)
+    first = upsert(engine, rates).values(
+        model_name=bindparam("name"), model_version=bindparam("version"), seconds_per_mpx=rate, changed_at=now_ms()
+    )
+    mean = rates.c.seconds_per_mpx * kept + rate * (1 - kept)
+    return first.on_conflict_do_update(
+        index_elements=["model_name", "model_version"], set_={"seconds_per_mpx": mean, "changed_at": now_ms()}
+    )
 
 
 def _tell(event: str, job: Job, **values: Any) -> None:
