@@ -16,6 +16,7 @@ from shared.jobs.store import Jobs
 from worker import patience
 from worker.patience import until_answered
 
+GATHER_SECONDS = 0.005
 GROUP = 64
 IDLE_SECONDS = 0.1
 LARGE_BYTES = 8_000_000  # a large file takes long to sync: nobody else waits for it
@@ -130,11 +131,15 @@ class Committer:
         )
 
     def _gather(self) -> list[_Waiting]:
-        """What else has finished while the group before was committed. Nobody is waited for: the slower the disk, the larger the groups."""
+        """What else has finished while the group before was committed, or does so within `GATHER_SECONDS`.
+
+        Longer would keep the threads from the next picture; without it nearly every picture paid for a commit of its own.
+        """
         gathered: list[_Waiting] = []
+        until = time.monotonic() + GATHER_SECONDS
         while len(gathered) < GROUP - 1:
             try:
-                item = self._finished.get_nowait()
+                item = self._finished.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
                 break
             if item is None:
