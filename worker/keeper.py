@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from shared import events
 from shared.jobs.job import Job
 from shared.jobs.store import Jobs
+from worker.room import Room
 
 ROUND_SECONDS = 1.0
 BASE_DEADLINE_SECONDS = 60.0
@@ -37,6 +38,7 @@ class Held:
     limit_seconds: float | None = None
     computing: bool = True
     lost: threading.Event = field(default_factory=threading.Event)
+    room: Room = field(default_factory=lambda: Room(0))  # for pixels of pictures that it meets on its way: by default one at a time
 
     @property
     def key(self) -> tuple[str, int]:
@@ -90,9 +92,9 @@ class Keeper:
         self._stopped.set()
         self._thread.join()
 
-    def hold(self, job: Job) -> Held:
+    def hold(self, job: Job, room: Room | None = None) -> Held:
         """Keep this attempt's lease from now on."""
-        held = Held(job)
+        held = Held(job) if room is None else Held(job, room=room)
         with self._lock:
             self._held[held.key] = held
         return held

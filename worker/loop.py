@@ -12,6 +12,7 @@ from worker import alone
 from worker.attempts import ATTEMPTS
 from worker.committer import Committer
 from worker.keeper import Held, Keeper
+from worker.room import Room
 from worker.wiring import Ports
 
 GLANCE_SECONDS = 0.05  # so often a worker that has groups in work looks whether a lane before theirs has something to do
@@ -28,8 +29,7 @@ class Loop:
         self._committer = committer
         self._worker = worker
         self._lanes = lanes
-        self._budget = budget_pixels
-        self._in_work = 0  # pixels claimed and not ended
+        self._room = Room(budget_pixels)
         self._alone = False  # whether a job that must run alone is in work: others like it wait in the queue, not in a seat
         self._paused = False  # whether bulk is, since the disk is nearly full
         self._glanced = time.monotonic()
@@ -64,11 +64,11 @@ class Loop:
 
     def _claim(self, lanes: Sequence[Lane]) -> list[Held]:
         with self._claiming:
-            free, open_lanes = self._budget - self._in_work, [lane for lane in self._open_lanes() if lane in lanes]
-            claimed = self._ports.jobs.claim(self._worker, open_lanes, free, idle=self._in_work == 0, alone=not self._alone)
-            self._in_work += sum(job.pixels for job in claimed)
+            idle, free, open_lanes = self._room.idle, self._room.free, [lane for lane in self._open_lanes() if lane in lanes]
+            claimed = self._ports.jobs.claim(self._worker, open_lanes, free, idle=idle, alone=not self._alone)
+            self._room.claim(sum(job.pixels for job in claimed))
             self._alone |= any(job.alone for job in claimed)
-            return [self._keeper.hold(job) for job in claimed]
+            return [self._keeper.hold(job, self._room) for job in claimed]
 
     def _open_lanes(self) -> list[Lane]:
         """Those that are claimed from. Bulk is not while the disk is nearly full: the rest of it is for who waits for an answer."""
@@ -87,7 +87,7 @@ class Loop:
             for held in claimed:
                 self._keeper.drop(held)
             with self._claiming:
-                self._in_work -= sum(held.job.pixels for held in claimed)
+                self._room.give_back(sum(held.job.pixels for held in claimed))
                 self._alone &= not any(held.job.alone for held in claimed)
 
     def _attempt_those_before(self, lane: str) -> None:

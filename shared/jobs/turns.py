@@ -34,7 +34,8 @@ C = TypeVar("C", bound=Candidate)  # Python 3.11 has no type parameters on funct
 def choose(due: Sequence[C], free_pixels: int, idle: bool) -> list[C]:
     """Of the due rows in order: the first picture, or a group of small ones. Empty if the first does not fit yet.
 
-    A worker that does nothing else (`idle`) takes a picture of any size. What must run alone is never grouped.
+    A worker that does nothing else (`idle`) takes a picture of any size. What must run alone is never grouped, nor what has no pixels of
+    its own: it looks through many files, and would keep the others of its group waiting for as long.
     """
     if not due or (due[0].pixels > free_pixels and not idle):
         return []
@@ -42,7 +43,11 @@ def choose(due: Sequence[C], free_pixels: int, idle: bool) -> list[C]:
     pixels = due[0].pixels
     for candidate in due[1:GROUP_JOBS]:
         pixels += candidate.pixels
-        if chosen[0].alone or candidate.alone or pixels > min(free_pixels, GROUP_PIXELS):
+        if _is_apart(chosen[0]) or _is_apart(candidate) or pixels > min(free_pixels, GROUP_PIXELS):
             break
         chosen.append(candidate)
     return chosen
+
+
+def _is_apart(candidate: Candidate) -> bool:
+    return candidate.alone or candidate.pixels == 0

@@ -85,7 +85,7 @@ def test_it_works_until_nothing_is_due_and_holds_nothing_then(tmp_path: Path) ->
     stop()
     assert states(ports, submitted) == [State.SUCCEEDED] * 20
     assert kept.all() == []
-    assert loop._in_work == 0
+    assert loop._room.idle
 
 
 def test_a_stopping_worker_finishes_its_picture_and_gives_the_rest_back_unharmed(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def order_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claim: Callable[[C
     assert states(ports, [*bulk, *came]) == [State.SUCCEEDED] * 4
     assert [(ports.jobs.get(job.id) or job).attempts for job in bulk] == [1] * 3
     assert kept.all() == []
-    assert loop._in_work == 0
+    assert loop._room.idle
     return made
 
 
@@ -413,7 +413,7 @@ def test_what_a_loop_holds_is_dropped_even_if_an_attempt_could_not_be_ended(tmp_
         loop.run()
     stop()
     assert kept.all() == []
-    assert loop._in_work == 0
+    assert loop._room.idle
     assert loop._seats.acquire(blocking=False), "another bell finds no seat"
 
 

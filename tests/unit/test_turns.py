@@ -34,6 +34,12 @@ def test_what_must_run_alone_is_never_grouped() -> None:
     assert turns.choose([small, alone, small], 10**8, idle=True) == [small]
 
 
+def test_what_looks_through_many_files_is_never_grouped() -> None:
+    looks, small = Row(0), Row(10)
+    assert turns.choose([looks, small], 10**8, idle=True) == [looks]
+    assert turns.choose([small, looks, small], 10**8, idle=True) == [small]
+
+
 rows = st.lists(st.builds(Row, st.integers(1, 2_000_000), st.booleans()), max_size=30)
 
 
