@@ -9,7 +9,23 @@ from importlib.metadata import version
 from flask import Flask, Response, current_app, g, request
 from uuid_utils import uuid7
 
-from api import aliases, batches, health, jobs, metrics, models, openapi, owner, previews, problems, restorations, retries, stream, system
+from api import (
+    aliases,
+    batches,
+    datasets,
+    health,
+    jobs,
+    metrics,
+    models,
+    openapi,
+    owner,
+    previews,
+    problems,
+    restorations,
+    retries,
+    stream,
+    system,
+)
 from api.wiring import Ports
 from shared import events
 from shared.errors import Refused
@@ -17,7 +33,7 @@ from shared.errors import Refused
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-MODULES = (restorations, batches, jobs, retries, previews, stream, models, aliases, owner, system, metrics, health)
+MODULES = (restorations, batches, datasets, jobs, retries, previews, stream, models, aliases, owner, system, metrics, health)
 
 
 def create_app(open_ports: Callable[[], Ports]) -> Flask:

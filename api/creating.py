@@ -38,13 +38,13 @@ Made = TypeVar("Made")
 Accept = Callable[[Upload, Reservation | None, str], Job]  # (upload, reservation, fingerprint): checks, blobs, then the row
 
 
-def create(ports: Ports, accept: Accept, body: bool = True) -> Response:
+def create(ports: Ports, accept: Accept, body: bool = True, said: dict[str, str] | None = None) -> Response:
     """Receive the body, let `accept` make a job of it, or replay the job of its key; ring; answer.
 
-    Without `body` none is expected: the address says all.
+    Without `body` none is expected: the address says all, or a JSON body that was read already, of which `said` tells.
     """
     wait = _wait_seconds()
-    job, replayed = received(ports, accept, lambda job_id: _made_before(ports, job_id), body)
+    job, replayed = received(ports, accept, lambda job_id: _made_before(ports, job_id), body, said)
     if not replayed:
         ports.ringer.ring(job.lane, job.id)
     return _answer(ports, job, wait, replayed)
@@ -55,6 +55,7 @@ def received(
     accept: Callable[[Upload, Reservation | None, str], Made],
     again: Callable[[str], Made],
     body: bool = True,
+    said: dict[str, str] | None = None,
 ) -> tuple[Made, bool]:
     """Receive the body, let `accept` make something of it, or `again` find what its key made before; and which of these it was."""
     if watch.stopping.is_set():  # on a connection that was there already
@@ -65,7 +66,7 @@ def received(
     try:
         if not isinstance(claim, Replay):
             ports.quota.take(owner_id())
-        with _receiving(ports, claim) if body else contextlib.nullcontext(Upload({}, {})) as upload:
+        with _receiving(ports, claim) if body else contextlib.nullcontext(Upload(said or {}, {})) as upload:
             fingerprint = upload.fingerprint(request.method, request.path)
             if isinstance(claim, Replay):
                 _require_same(claim, fingerprint)

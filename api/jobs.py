@@ -20,7 +20,7 @@ from api.wiring import Ports
 from shared import events
 from shared.errors import Refused
 from shared.folders import inputs, names
-from shared.jobs.job import PARTS, Job, Kind, State
+from shared.jobs.job import DATASET, PARTS, Job, Kind, State
 
 routes = Routes(Blueprint("jobs", __name__))
 
@@ -178,6 +178,8 @@ def _position(ports: Ports, job: Job) -> int | None:
 
 def _view(ports: Ports, job: Job, position: int | None) -> JobView:
     shown = {name: getattr(job, name) for name in _SHOWN} | {
+        "task": job.task or None,
+        "model": job.model or None,
         "batch": job.batch_id,
         "owner": job.owner_id,
         "input": _input(job),
@@ -208,6 +210,8 @@ def links(job: Job) -> dict[str, str]:
         found |= {"result": f"{there}/result"} | ({} if job.output is not None else {"preview": f"{there}/preview"})
     if job.metrics is not None:
         found["metrics"] = f"{there}/metrics"
+    if DATASET in job.input:
+        found["dataset"] = f"{request.script_root}/v1/datasets/{job.input[DATASET]}"
     if not job.final:
         found |= {"events": f"{request.script_root}/v1/events?job={job.id}", "cancel": f"{there}/cancel"}
     else:

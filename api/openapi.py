@@ -16,6 +16,7 @@ from shared.errors import CODES
 _PATH = {  # what stands between the slashes of an address
     "job_id": {"type": "string", "format": "uuid"},
     "batch_id": {"type": "string", "format": "uuid"},
+    "dataset_id": {"type": "string", "format": "uuid"},
     "name": {"type": "string"},
     "version": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
     "alias": {"type": "string", "pattern": ALIAS},

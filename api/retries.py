@@ -18,7 +18,7 @@ from shared.blobs.store import copy
 from shared.errors import Refused
 from shared.folders import names
 from shared.folders import order as orders
-from shared.jobs.job import Job, Kind, NewJob, again, blob_key, input_keys, rekeyed
+from shared.jobs.job import DATASET, Job, Kind, NewJob, again, blob_key, input_keys, rekeyed
 from shared.jobs.store import Reservation
 
 GONE = "What was sent is no longer kept; send it again."
@@ -29,7 +29,7 @@ routes = Routes(Blueprint("retries", __name__))
 @routes.add(
     "POST", "/v1/jobs/<job_id>/retry", {200: JobView, 202: JobView}, query=NoQuery, headers=creating.HEADERS,
     problems=(*creating.PROBLEMS_WITHOUT_BODY, "bad_id", "job_not_found", "not_final", "model_exists", "unknown_model", "result_expired",
-              "batch_not_open", "path_taken", "output_busy"),
+              "batch_not_open", "path_taken", "output_busy", "not_retried"),
 )  # fmt: skip
 def retry_job(job_id: str) -> Response:
     """Do a job again.
@@ -44,12 +44,7 @@ def retry_job(job_id: str) -> Response:
 
 def _accept(ports: Ports, job_id: str, reservation: Reservation | None, fingerprint: str) -> Job:
     old = jobs_api.find(ports, job_id)
-    if not old.final:
-        raise Refused("not_final")
-    if old.expires_at is not None:
-        raise Refused("result_expired", GONE)
-    if old.kind == Kind.INGEST:
-        raise Refused("batch_state", "Start the folder or archive again as a new batch; what is done is not done again.")
+    _require_repeatable(old)
     new_id = str(uuid7())
     publishes = old.kind == Kind.PUBLISH
     owner = str(uuid7()) if publishes else new_id  # of the blobs: weights belong to the model that they become
@@ -75,6 +70,18 @@ def _accept(ports: Ports, job_id: str, reservation: Reservation | None, fingerpr
     except Refused:  # for certain; after any other error the row may be there, and the sweeper decides
         _forget(ports, new)
         raise
+
+
+def _require_repeatable(old: Job) -> None:
+    """Raises `Refused` for what has not ended, is not kept, or is begun anew in another way."""
+    if not old.final:
+        raise Refused("not_final")
+    if old.expires_at is not None:
+        raise Refused("result_expired", GONE)
+    if old.kind == Kind.INGEST and DATASET in old.input:
+        raise Refused("not_retried", "Send the folder or archive again: it becomes a new data set.")
+    if old.kind == Kind.INGEST:
+        raise Refused("batch_state", "Start the folder or archive again as a new batch; what is done is not done again.")
 
 
 def _is_in_its_place(ports: Ports, old: Job, output: dict[str, Any]) -> bool:

@@ -142,6 +142,17 @@ class ListedView(View):
     seconds: float = Field(description="that looking took")
 
 
+class IngestedView(View):
+    """What became a data set."""
+
+    bytes: int = Field(description="of its pixels and its index")
+    sha256: str = Field(description="of its contents")
+    images: int
+    pixels: int
+    skipped: int = Field(description="what is left out; the report says why")
+    seconds: float
+
+
 class QualityView(View):
     """How close a picture is to the reference. mse, rmse and mae are in grey levels of the finer depth of the two."""
 
@@ -190,9 +201,9 @@ class JobView(View):
     kind: Literal["restore", "train", "evaluate", "ingest", "publish"]
     state: Literal["queued", "running", "succeeded", "failed", "canceled"]
     version: int = Field(description="rises with every change")
-    task: str
+    task: str | None = Field(description="null where no network has a part in it, as in making a data set")
     lane: Literal["interactive", "bulk", "train"]
-    model: str
+    model: str | None
     label: str | None
     batch: str | None
     path: str | None
@@ -208,7 +219,7 @@ class JobView(View):
     started_at: str | None
     finished_at: str | None
     expires_at: str | None
-    result: ResultView | PublishedView | ListedView | None
+    result: ResultView | PublishedView | ListedView | IngestedView | None
     metrics: MetricsView | None = Field(description="with a reference, once the job has succeeded")
     notes: list[str]
     error: ErrorView | None
@@ -275,6 +286,107 @@ class ItemPage(View):
 
     items: list[ItemView]
     next: str | None = Field(description="the cursor of the next page")
+
+
+class FoundView(View):
+    """What a data set was found to hold, in numbers."""
+
+    images: int = Field(description="pictures; of kind=paired, pairs and pictures without a partner")
+    usable: int = Field(description="that are in it")
+    ignored: int = Field(description="files that are no pictures, by the endings of their names")
+    skipped: int = Field(description="left out, each with a code")
+    duplicates: int = Field(description="exact copies, of which one is kept")
+    near_duplicates: int = Field(description="groups that look alike: all of one lie on the same side of the split")
+    noisy: int = Field(description="of the skipped: noisy ones among clean ones")
+    misaligned: int = Field(description="of the skipped: pairs that are shifted")
+
+
+class DatasetView(View):
+    """A data set."""
+
+    id: str
+    kind: Literal["clean", "paired", "noisy"]
+    state: Literal["ingesting", "ready", "failed"]
+    label: str | None
+    job: str = Field(description="what makes it ready")
+    sha256: str | None = Field(description="of its contents: the same pictures are the same set; null until it is ready")
+    images: int | None = Field(description="pictures, or pairs, in it; null until it is ready")
+    pixels: int | None
+    bytes: int | None = Field(description="that it takes on the disk")
+    created_at: str
+    report: FoundView | None = Field(description="null until it was looked through")
+    error: ErrorView | None = Field(description="why it failed; null where its job was canceled")
+    links: dict[str, str]
+
+
+class DatasetPage(View):
+    """Data sets, newest first."""
+
+    items: list[DatasetView]
+    next: str | None = Field(description="the cursor of the next page")
+
+
+class SkippedView(View):
+    """A picture that is left out."""
+
+    path: str
+    code: str = Field(description="as of problems")
+    detail: str
+
+
+class DuplicateView(View):
+    """An exact copy."""
+
+    path: str
+    of: str = Field(description="the one that is kept")
+
+
+class NoisyView(View):
+    """A noisy picture among clean ones."""
+
+    path: str
+    sigma: float = Field(description="of its noise, in levels of 0 to 255")
+
+
+class MisalignedView(View):
+    """A pair that is shifted: how many pixels the noisy one lies further right and down."""
+
+    path: str
+    dx: float
+    dy: float
+
+
+class SplitView(View):
+    """How many are held out, at the share that a training has by default."""
+
+    share: float
+    training: int
+    held_out: int
+
+
+class SidesView(View):
+    """Of a picture."""
+
+    width: int
+    height: int
+
+
+class ReportView(View):
+    """What a data set was found to hold. Of each list the first 1 000; `counts` counts all."""
+
+    images: int
+    usable: int
+    ignored: int
+    pixels: int
+    counts: dict[str, int]
+    skipped: list[SkippedView]
+    duplicates: list[DuplicateView]
+    near_duplicates: list[list[str]] = Field(description="groups that look alike, by perceptual hash; of each the first 50")
+    noisy: list[NoisyView]
+    misaligned: list[MisalignedView]
+    split: SplitView
+    modes: dict[str, int] = Field(description="how many are grey or rgb, with 8 or 16 bits a channel")
+    sizes: dict[str, SidesView] = Field(description="smallest, median and largest")
 
 
 class ModelView(View):
@@ -455,6 +567,25 @@ class ArchiveForm(Asked, Form):
     )
 
 
+DatasetKind = Literal["clean", "paired", "noisy"]
+KIND = "clean: undamaged pictures; paired: the same pictures noisy and clean, in two folders of these names; noisy: nothing but noisy ones"
+
+
+class DatasetBody(Body):
+    """Of a data set that is made of a folder."""
+
+    kind: DatasetKind = Field(description=KIND)
+    folder: str = Field(description="a folder on the server's machine, within LACUNA_ROOTS", **PLACE)
+    label: str | None = Field(None, max_length=200, description="yours")
+
+
+class DatasetForm(Form):
+    """The fields beside the archive."""
+
+    kind: DatasetKind = Field(description=KIND)
+    label: str | None = Field(None, max_length=200, description="yours")
+
+
 class JobQuery(Form):
     """Of one job."""
 
@@ -484,6 +615,10 @@ class BatchesQuery(Form):
     cursor: str | None = Field(
         None, description="the `next` of the page before", json_schema_extra={"pattern": "^[A-Za-z0-9_-]{21}[AQgw]$"}
     )
+
+
+class DatasetsQuery(BatchesQuery):
+    """Of the list of data sets."""
 
 
 class ItemsQuery(Form):

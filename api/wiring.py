@@ -10,6 +10,7 @@ from shared.bells.ringer import BackgroundRinger, Ringer
 from shared.blobs.local import LocalBlobs
 from shared.blobs.store import Blobs
 from shared.database.engine import open_database
+from shared.datasets.store import Datasets
 from shared.folders.outputs import Outputs
 from shared.folders.roots import Roots
 from shared.jobs.store import Jobs
@@ -27,6 +28,7 @@ class Ports:
     jobs: Jobs
     batches: Batches
     models: Models
+    datasets: Datasets
     workers: Workers
     keys: Keys
     blobs: Blobs
@@ -47,6 +49,7 @@ def make(settings: Settings) -> Ports:
         jobs=jobs,
         batches=Batches(engine, jobs),
         models=Models(engine),
+        datasets=Datasets(engine),
         workers=workers,
         keys=Keys(engine),
         blobs=LocalBlobs(settings.blobs),

@@ -15,17 +15,19 @@ from worker import wiring
 from worker.attempts import ATTEMPTS
 from worker.committer import Committer
 from worker.keeper import Held, Keeper
+from worker.listing import LISTING_SECONDS
 from worker.patience import until_answered
 from worker.publishing import PUBLISH_SECONDS
 from worker.wiring import Ports
 
 ENVIRONMENT = "LACUNA_CHILD_JOB"
 LOOK_SECONDS = 0.5
+LIMITS: dict[str, float] = {Kind.PUBLISH: PUBLISH_SECONDS, Kind.INGEST: LISTING_SECONDS}  # of the others: what their pixels allow
 
 
 def run(held: Held, ports: Ports) -> None:
     """Make the attempt in a child. A child that dies or overruns its deadline costs only this job."""
-    held.begin(PUBLISH_SECONDS if held.job.kind == Kind.PUBLISH else None)
+    held.begin(LIMITS.get(held.job.kind))
     child = children.Child(children.python("worker.alone"), {ENVIRONMENT: json.dumps(asdict(held.job))})
     try:
         while child.ended() is None and not held.lost.is_set() and not held.overdue():

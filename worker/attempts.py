@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from shared.jobs.job import Kind
+from shared.jobs.job import DATASET, Kind
 from worker.committer import Committer
+from worker.ingesting import ingest_dataset
 from worker.keeper import Held
 from worker.listing import list_folder
 from worker.publishing import publish
@@ -14,8 +15,9 @@ from worker.wiring import Ports
 
 
 def ingest(held: Held, ports: Ports, committer: Committer) -> None:
-    """Find the pictures of a batch, wherever they are."""
-    INGESTS[held.job.input["format"]](held, ports, committer)
+    """Find the pictures of a batch, wherever they are; or make a data set."""
+    attempt = ingest_dataset if DATASET in held.job.input else INGESTS[held.job.input["format"]]
+    attempt(held, ports, committer)
 
 
 INGESTS: dict[str, Callable[[Held, Ports, Committer], None]] = {"folder": list_folder, "archive": unpack, "retry": retry_failed}

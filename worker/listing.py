@@ -197,7 +197,7 @@ class Listing:
         except Refused as refused:
             yield Noted(names.told(path), "failed", error_of(refused))
         except OSError as error:
-            yield Noted(names.told(path), "failed", error_of(_unreadable(error)))
+            yield Noted(names.told(path), "failed", error_of(unreadable(error)))
 
     def found(self) -> "Iterator[NewJob | Noted]":
         """Each file once: the job that it becomes, or why it becomes none."""
@@ -211,7 +211,7 @@ class Listing:
     def _look(self, entry: Entry) -> NewJob | Noted:
         path = names.told(entry.path)
         if entry.error is not None:
-            return Noted(path, "failed", error_of(_unreadable(entry.error)))
+            return Noted(path, "failed", error_of(unreadable(entry.error)))
         if entry.stat is None or not self._is_wanted(entry.path):
             return Noted(path, "ignored", bytes=None if entry.stat is None else entry.stat.st_size, note="no_picture")
         try:
@@ -223,7 +223,7 @@ class Listing:
         except Refused as refused:
             return Noted(path, "failed", error_of(refused), entry.stat.st_size)
         except OSError as error:
-            return Noted(path, "failed", error_of(_unreadable(error)), entry.stat.st_size)
+            return Noted(path, "failed", error_of(unreadable(error)), entry.stat.st_size)
 
     def _job(self, path: str) -> NewJob:
         """The job of the picture there. Raises `Refused` for what its header shows, and for what belongs to it and is not there."""
@@ -258,7 +258,7 @@ class Listing:
         except Refused as refused:
             return Noted(new.path or "", "failed", error_of(refused), new.input["bytes"])
         except OSError as error:
-            return Noted(new.path or "", "failed", error_of(_unreadable(error)), new.input["bytes"])
+            return Noted(new.path or "", "failed", error_of(unreadable(error)), new.input["bytes"])
 
     def _passed(self, new: NewJob, known: Any) -> NewJob | Noted:
         """Passed over where it was done before, from the same and in the same way, or where something else is in the way."""
@@ -343,7 +343,7 @@ def chunks(found: Any, size: int) -> Iterator[list[Any]]:
 _LOSSY = tuple(ending for name in ("jpeg", "webp") for ending in names.ENDINGS[name])
 
 
-def _unreadable(error: OSError) -> Refused:
+def unreadable(error: OSError) -> Refused:
     """A sentence without the place that the system names."""
     return Refused("link_refused" if error.errno == errno.ELOOP else "file_unreadable", f"The system says: {error.strerror or 'no'}.")
 

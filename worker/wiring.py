@@ -15,6 +15,7 @@ from shared.bells.ringer import BackgroundRinger, Ringer
 from shared.blobs.local import LocalBlobs
 from shared.blobs.store import Blobs
 from shared.database.engine import open_database
+from shared.datasets.store import Datasets
 from shared.folders.outputs import Outputs
 from shared.folders.roots import Roots
 from shared.imaging import tiles
@@ -87,6 +88,7 @@ class Ports:
     ringer: Ringer
     artifacts: Artifacts
     networks: Networks
+    datasets: Datasets
 
 
 def make(settings: Settings, executor: str) -> Ports:
@@ -110,4 +112,5 @@ def make(settings: Settings, executor: str) -> Ports:
         networks=Networks(
             choice.Fitting(choice.choose(executor, settings.networks)), artifacts.folder, memory.budget(settings.memory).call_bytes
         ),
+        datasets=Datasets(engine),
     )

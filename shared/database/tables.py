@@ -253,13 +253,29 @@ datasets = Table(
     Column("owner_id", Id, ForeignKey("owners.id"), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("state", String(16), nullable=False),
+    Column("label", Text),
+    Column("job_id", Id, nullable=False),  # what makes it ready
     Column("sha256", String(64)),  # of the contents, known when they are read
+    Column("images", Integer),
+    Column("pixels", BigInteger),
+    Column("bytes", BigInteger),  # of its blobs
+    Column("index_key", Text),  # the blobs of shared/datasets/packed.py
+    Column("pixels_key", Text),
+    Column("counts", Document),  # of the report, so that lists need not read it
     Column("report", Document),
+    Column("error", Document),  # of the job, which may be deleted
     Column("created_at", BigInteger, nullable=False),
     Column("changed_at", BigInteger, nullable=False),
     _one_of("kind", DATASET_KINDS),
     _one_of("state", DATASET_STATES),
-    CheckConstraint("state <> 'ready' OR sha256 IS NOT NULL", name="hash_when_ready"),
+    CheckConstraint(
+        "(state = 'ready') = (sha256 IS NOT NULL AND images IS NOT NULL AND pixels IS NOT NULL AND bytes IS NOT NULL"
+        " AND index_key IS NOT NULL AND pixels_key IS NOT NULL)",
+        name="whole_when_ready",
+    ),
+    CheckConstraint("(report IS NULL) = (counts IS NULL)", name="counted_report"),
+    Index("ix_datasets_owner", "owner_id", "id"),
+    Index("ix_datasets_job", "job_id"),
 )
 
 models = Table(

@@ -5,9 +5,13 @@ tests/documents/ compares the picture, the table and the database's CHECKs.
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 
 class State(StrEnum):
@@ -163,14 +167,16 @@ class Job:
 
     @property
     def model(self) -> str:
-        """The model's name and version: `denoise@1`."""
-        return f"{self.model_name}@{self.model_version}"
+        """The model's name and version: `denoise@1`. Empty where none has a part in it."""
+        return f"{self.model_name}@{self.model_version}" if self.model_name else ""
 
     @property
     def final(self) -> bool:
         """Whether nothing will change any more."""
         return self.state in FINAL
 
+
+DATASET = "dataset"  # in the input of a job that fills, or learns from, a data set: its id
 
 PARTS = ("mask", "reference")  # of an input, beside the picture; each a file like it
 
@@ -191,6 +197,8 @@ class Success:
     units: int = 1  # of progress: all of them are done
     device_seconds: float | None = None  # that the network ran for
     read: dict[str, Any] | None = None  # its input with the hashes of what was read in place
+    # what belongs to it in the same transaction, done only if the attempt was still ours
+    alongside: "Callable[[Connection], None] | None" = None
 
     @property
     def attempt(self) -> tuple[str, int]:

@@ -36,10 +36,24 @@ from sqlalchemy import (
 
 from shared import events
 from shared.database.engine import ONE_SELECT, READ_ONLY, clock_ms, now_ms, upsert
-from shared.database.tables import batches, flows, items, job_metrics, jobs, lanes, models, outputs, rates, reservations, unsettled
+from shared.database.tables import (
+    batches,
+    datasets,
+    flows,
+    items,
+    job_metrics,
+    jobs,
+    lanes,
+    models,
+    outputs,
+    rates,
+    reservations,
+    unsettled,
+)
 from shared.errors import Outcome, Refused
 from shared.jobs import turns
 from shared.jobs.job import (
+    DATASET,
     FIELDS,
     FINAL,
     MOVES,
@@ -354,8 +368,10 @@ class Jobs:
                 if connection.execute(_SUCCEED, {"of": job.id, "held": job.token, **values}).rowcount == 1:
                     done.append(success.attempt)
                     _write_metrics(connection, job.id, success.metrics)
+                    if success.alongside is not None:
+                        success.alongside(connection)
             self._measure(connection, [success for success in group if success.attempt in done])
-            _settle_models(connection, [success.job for success in group])
+            _settle(connection, [success.job for success in group])
             self._publish(connection, published)
         for success in group:
             job, result = success.job, success.result
@@ -417,7 +433,7 @@ class Jobs:
         )
         with self._engine.begin() as connection:
             reaped = [job_of(row) for row in connection.execute(statement)]
-            _settle_models(connection, reaped)
+            _settle(connection, reaped)
         for job in reaped:
             _tell("job.reaped", job, attempts=job.attempts, state=job.state)
             if job.state is State.FAILED:
@@ -436,7 +452,7 @@ class Jobs:
             row = connection.execute(statement).one_or_none()
             canceled = job_of(row) if row is not None else None
             if canceled is not None:
-                _settle_models(connection, [canceled])
+                _settle(connection, [canceled])
                 _give_turn_back(connection, canceled)  # last, as whoever accepts a model's job locks the model before the flow
         if canceled is not None:
             events.emit("job.canceled", job_id=job_id)
@@ -563,6 +579,7 @@ class Jobs:
         )
         with self._reading() as connection:
             known = {(row.model_name, row.model_version): row.seconds_per_mpx for row in connection.execute(select(rates))}
+            known["", 0] = 0.0  # what needs no network takes nothing of the device
             found = [Backlog(Lane(lane), 0, 0, 0.0, 0.0) for lane in Lane]
             of = {each.lane: number for number, each in enumerate(found)}
             for lane, model, version, speed, count, pixels, age in connection.execute(waiting):
@@ -731,7 +748,7 @@ class Jobs:
         statement = update(jobs).where(jobs.c.id == job.id, jobs.c.token == job.token, _may(move)).values(**values)
         with self._engine.begin() as connection:
             state = connection.execute(statement.returning(jobs.c.state)).scalar_one_or_none()
-            _settle_models(connection, [job])
+            _settle(connection, [job])
         happened = "job.lost" if state is None else "job.failed" if state == State.FAILED else event
         _tell(happened, job, **told)
         return state is not None
@@ -798,6 +815,23 @@ def _named(row: Any) -> set[str] | None:
         return set()
     previews = {blob_key(row.id, preview_part(of, row.token)) for of in PREVIEWS}  # of the last attempt
     return input_keys(row.input) | previews | ({row.result_key} - {None})
+
+
+def _settle(connection: Connection, moved: Sequence[Job]) -> None:
+    """Of those jobs that make a model or a data set, and have ended now: it is ready, or failed."""
+    _settle_models(connection, moved)
+    _settle_datasets(connection, moved)
+
+
+def _settle_datasets(connection: Connection, moved: Sequence[Job]) -> None:
+    """A success made the data set ready by itself (`Success.alongside`)."""
+    ingesting = [job.id for job in moved if job.kind == Kind.INGEST and DATASET in job.input]
+    if not ingesting:
+        return
+    ended = select(jobs.c.id, jobs.c.error).where(jobs.c.id.in_(ingesting), jobs.c.state.in_(FINAL - {State.SUCCEEDED})).order_by(jobs.c.id)
+    for row in connection.execute(ended).all():
+        its = datasets.c.job_id == row.id, datasets.c.state == "ingesting"
+        connection.execute(update(datasets).where(*its).values(state="failed", error=row.error, changed_at=now_ms()))
 
 
 def _settle_models(connection: Connection, moved: Sequence[Job]) -> None:

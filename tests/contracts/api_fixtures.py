@@ -30,6 +30,7 @@ from shared.database.engine import open_database
 from shared.database.migration import migrate
 from shared.database.tables import jobs as jobs_table
 from shared.database.tables import reservations
+from shared.datasets.store import Datasets
 from shared.errors import Outcome
 from shared.folders.outputs import Outputs
 from shared.folders.roots import Roots
@@ -262,6 +263,7 @@ def _housed(known: Settings, busy_ms: int | None) -> Iterator[House]:
         jobs=jobs,
         batches=Batches(engine, jobs),
         models=models,
+        datasets=Datasets(engine),
         workers=workers,
         keys=Keys(engine),
         blobs=LocalBlobs(known.blobs),

@@ -16,7 +16,10 @@ def worker_of(house: House) -> Ports:
     ports = house.ports
     artifacts = Artifacts(ports.models, ports.blobs, ports.settings.models)
     networks = Networks(wiring.Running(wiring.Identity()), artifacts.folder, wiring.CALL_BYTES)
-    return Ports(ports.settings, ports.jobs, ports.workers, ports.batches, ports.blobs, ports.outputs, ports.ringer, artifacts, networks)
+    return Ports(
+        ports.settings, ports.jobs, ports.workers, ports.batches, ports.blobs, ports.outputs, ports.ringer, artifacts, networks,
+        ports.datasets,
+    )  # fmt: skip
 
 
 def served(house: House, picture: bytes, name: str, **fields: Any) -> tuple[Any, Any]:

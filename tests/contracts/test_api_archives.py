@@ -453,7 +453,7 @@ def test_an_attempt_that_dies_in_the_middle_is_gone_on_with_and_unpacks_nothing_
     there = 3 if before else 6
     assert post.seen(batch)["counts"]["total"] == there
     assert len(post.uploads()) == there + 1, "the archive must stay, and strays must not"
-    sweep(post.house.jobs, post.house.ports.models, post.house.ports.blobs, -1)
+    sweep(post.house.jobs, post.house.ports.models, post.house.ports.datasets, post.house.ports.blobs, -1)
     assert len(post.uploads()) == there + 1
     unpacked: list[str] = []
     taken = archives.Archive.unpack
@@ -495,7 +495,7 @@ def test_the_archive_of_a_canceled_batch_that_was_never_unpacked_is_swept_and_th
     post.house.post(f"{URL}/{batch}/cancel")
     assert len(post.uploads()) == 2
     ports = post.house.ports
-    sweep(ports.jobs, ports.models, ports.blobs, -1)
+    sweep(ports.jobs, ports.models, ports.datasets, ports.blobs, -1)
     assert len(post.uploads()) == 1
     post.work()
     assert (post.seen(waiting)["state"], post.told(batch)) == ("succeeded", {})

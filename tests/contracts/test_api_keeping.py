@@ -69,14 +69,14 @@ def test_first_the_row_says_that_it_expired_and_a_pass_later_the_files_go(house:
     ended_ago(house, job, 30.1)
     before, files = house.get(f"/v1/jobs/{job.id}"), house.files()
     assert expire(house.jobs, house.ports.settings.keep_seconds) == 1
-    sweep(house.jobs, house.ports.models, house.ports.blobs, grace_seconds=3600)
+    sweep(house.jobs, house.ports.models, house.ports.datasets, house.ports.blobs, grace_seconds=3600)
     assert house.files() == files, "a download under way has nothing to read"
     after = house.get(f"/v1/jobs/{job.id}", headers={"If-None-Match": before.headers["ETag"]})
     assert after.status_code == 200
     assert after.json == before.json | {"version": job.version + (1 if how == "canceled" else 2) + 1, "links": after.json["links"]}
     assert set(after.json["links"]) == {"self", "delete"}
     assert expire(house.jobs, house.ports.settings.keep_seconds) == 0
-    sweep(house.jobs, house.ports.models, house.ports.blobs, grace_seconds=-1)
+    sweep(house.jobs, house.ports.models, house.ports.datasets, house.ports.blobs, grace_seconds=-1)
     assert house.files() == sorted([kept.input["key"], str(kept.result_key)])
     assert house.job(job.id).state == how
 

@@ -298,7 +298,7 @@ def test_a_delete_that_dies_in_its_middle_leaves_files_that_upkeep_takes(house: 
         with pytest.raises(SystemExit):
             house.delete(MINE)
     assert len(house.files()) == 2
-    sweep(house.jobs, house.ports.models, house.ports.blobs, grace_seconds=-1)
+    sweep(house.jobs, house.ports.models, house.ports.datasets, house.ports.blobs, grace_seconds=-1)
     assert house.files() == []
 
 

@@ -166,7 +166,7 @@ def test_a_delete_that_dies_in_its_middle_leaves_no_row_without_its_files(house:
         with pytest.raises(SystemExit):
             house.delete(f"/v1/jobs/{job.id}")
     assert len(house.files()) == 2
-    sweep(house.jobs, house.ports.models, house.ports.blobs, grace_seconds=-1)
+    sweep(house.jobs, house.ports.models, house.ports.datasets, house.ports.blobs, grace_seconds=-1)
     assert house.files() == []
 
 

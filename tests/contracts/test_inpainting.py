@@ -373,7 +373,7 @@ def test_mask_and_reference_stay_with_their_job_and_the_sweeper_takes_what_no_ro
     stray = house.ports.blobs.draft()
     stray.write(b"x")
     stray.place(f"{folder}/result.9")
-    sweep(house.jobs, house.ports.models, house.ports.blobs, grace_seconds=-1)
+    sweep(house.jobs, house.ports.models, house.ports.datasets, house.ports.blobs, grace_seconds=-1)
     assert house.files() == named
     view = house.get(f"/v1/jobs/{job.id}").json
     assert (view["input"]["mask"]["name"], view["input"]["reference"]["width"]) == ("mask.png", 20)

@@ -101,7 +101,7 @@ def test_only_what_its_rows_name_is_kept(house: Ports) -> None:
     stray = house.blobs.draft()
     stray.write(b"of an attempt that lost its lease")
     stray.place(blob_key(model.id, "exported.0"))
-    assert sweep(house.jobs, house.artifacts.models, house.blobs, grace_seconds=-1) == 1
+    assert sweep(house.jobs, house.artifacts.models, house.datasets, house.blobs, grace_seconds=-1) == 1
     assert stored(house) == {model.weights_key, model.exported_key}
     assert not list(house.settings.models.glob(".*")), "a folder to make things in was left behind"
 
@@ -200,7 +200,7 @@ def test_what_is_no_network_of_ours_fails_with_a_reason_and_leaves_no_blob(tmp_p
     assert job.error["code"] == "artifact_invalid"
     assert len(job.error["detail"]) > 40, "it does not say what does not fit"
     assert [model.state for model in ports.artifacts.models.list() if model.id] == ["failed"]
-    sweep(ports.jobs, ports.artifacts.models, ports.blobs, grace_seconds=-1)
+    sweep(ports.jobs, ports.artifacts.models, ports.datasets, ports.blobs, grace_seconds=-1)
     assert stored(ports) == set()
 
 

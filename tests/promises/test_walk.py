@@ -63,7 +63,7 @@ def test_a_worker_that_dies_anywhere_costs_an_attempt_and_never_the_job(tmp_path
     with ports.blobs.open(ended.result_key) as file:
         assert hashlib.sha256(file.read()).hexdigest() == ended.result["sha256"]
 
-    sweep(ports.jobs, ports.artifacts.models, ports.blobs, grace_seconds=-1)
+    sweep(ports.jobs, ports.artifacts.models, ports.datasets, ports.blobs, grace_seconds=-1)
     previews = {blob_key(job.id, preview_part(of, ended.token)) for of in ("input", "result")}
     assert stored_keys(ports) == {job.input["key"], ended.result_key, *previews}
     assert not list((ports.settings.blobs / ".drafts").iterdir())
@@ -74,8 +74,8 @@ def test_a_blob_whose_row_was_never_inserted_is_swept_after_its_grace_and_not_be
     draft = ports.blobs.draft()
     draft.write(b"the API died between the blob and the row")
     draft.place("ab/01900000-0000-7000-8000-0000000000ab/upload")
-    assert sweep(ports.jobs, ports.artifacts.models, ports.blobs, grace_seconds=3600) == 0
-    assert sweep(ports.jobs, ports.artifacts.models, ports.blobs, grace_seconds=-1) == 1
+    assert sweep(ports.jobs, ports.artifacts.models, ports.datasets, ports.blobs, grace_seconds=3600) == 0
+    assert sweep(ports.jobs, ports.artifacts.models, ports.datasets, ports.blobs, grace_seconds=-1) == 1
     assert stored_keys(ports) == set()
 
 
@@ -87,7 +87,7 @@ def test_the_sweeper_leaves_a_running_job_alone(tmp_path: Path) -> None:
     draft.write(b"a result on its way")
     draft.place(running.input["key"].replace("upload", f"result.{running.token}"))
     before = stored_keys(ports)
-    sweep(ports.jobs, ports.artifacts.models, ports.blobs, grace_seconds=-1)
+    sweep(ports.jobs, ports.artifacts.models, ports.datasets, ports.blobs, grace_seconds=-1)
     assert stored_keys(ports) == before
 
 
@@ -128,7 +128,7 @@ def test_a_job_canceled_in_the_middle_never_gets_a_result(tmp_path: Path) -> Non
     assert ended is not None
     assert ended.state is State.CANCELED
     assert ended.result is None
-    sweep(ports.jobs, ports.artifacts.models, ports.blobs, grace_seconds=-1)
+    sweep(ports.jobs, ports.artifacts.models, ports.datasets, ports.blobs, grace_seconds=-1)
     assert stored_keys(ports) <= {job.input["key"]}
 
 

@@ -18,6 +18,7 @@ from shared.blobs.local import LocalBlobs
 from shared.blobs.store import Blobs, Draft
 from shared.database.engine import open_database
 from shared.database.migration import migrate
+from shared.datasets.store import Datasets
 from shared.errors import Outcome
 from shared.folders.outputs import Outputs
 from shared.folders.roots import Roots
@@ -95,7 +96,7 @@ def ports(home: Path, network: Network | None = None, lease_seconds: float = 30)
     jobs = Jobs(engine, lease_seconds)
     return Ports(
         settings, jobs, Workers(engine, lease_seconds), Batches(engine, jobs), blobs, Outputs(Roots.of(settings)), MemoryRinger(),
-        artifacts, Networks(executor, artifacts.folder, CALL_BYTES),
+        artifacts, Networks(executor, artifacts.folder, CALL_BYTES), Datasets(engine),
     )  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def test_small_pictures_of_both_are_stored_with_the_result_and_kept_as_long(tmp_
             assert np.abs(np.asarray(image, dtype=int) - 90).max() <= 2
     kept = sorted(blob.key for blob in ports.blobs.stored())
     assert len(kept) == 4
-    sweep(ports.jobs, Models(ports.jobs._engine), ports.blobs, grace_seconds=-1)
+    sweep(ports.jobs, Models(ports.jobs._engine), ports.datasets, ports.blobs, grace_seconds=-1)
     assert sorted(blob.key for blob in ports.blobs.stored()) == kept
 
 

@@ -11,6 +11,7 @@ from shared.bells.memory import MemoryRinger
 from shared.bells.ringer import RingFailed
 from shared.blobs.local import LocalBlobs
 from shared.database.tables import jobs as rows
+from shared.datasets.store import Datasets
 from shared.jobs.job import Job, Lane
 from shared.jobs.store import Jobs
 from shared.models.store import Models
@@ -63,7 +64,7 @@ def test_a_file_that_is_no_blob_is_left_alone_and_stops_nobody(jobs: Jobs, tmp_p
     draft = blobs.draft()
     draft.write(b"an orphan")
     draft.place("ab/01900000-0000-7000-8000-0000000000ab/upload")
-    assert sweep(jobs, Models(jobs._engine), blobs, grace_seconds=-1) == 1
+    assert sweep(jobs, Models(jobs._engine), Datasets(jobs._engine), blobs, grace_seconds=-1) == 1
     assert (tmp_path / "blobs" / ".DS_Store").exists()
 
 

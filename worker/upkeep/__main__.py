@@ -12,6 +12,7 @@ from shared.bells.ringer import BackgroundRinger
 from shared.blobs.local import LocalBlobs
 from shared.blobs.store import Blobs
 from shared.database.engine import open_database
+from shared.datasets.store import Datasets
 from shared.folders.outputs import Outputs
 from shared.folders.publishing import settle
 from shared.folders.roots import Roots
@@ -46,7 +47,8 @@ def main() -> None:
     outputs = Outputs(Roots.of(chosen))
     ringer = BackgroundRinger(lambda: CeleryRinger(celery_app(chosen.redis)))
     reaper = Reaper(jobs, chosen.lease_seconds, chosen.tick_seconds)
-    threading.Thread(target=_sweep, args=[jobs, Models(engine), blobs, chosen, stopping], name="sweeper", daemon=True).start()
+    registries = Models(engine), Datasets(engine)
+    threading.Thread(target=_sweep, args=[jobs, *registries, blobs, chosen, stopping], name="sweeper", daemon=True).start()
     while not stopping.is_set():
         try:
             reaper.reap()
@@ -63,11 +65,11 @@ def main() -> None:
         stopping.wait(chosen.tick_seconds)
 
 
-def _sweep(jobs: Jobs, models: Models, blobs: Blobs, chosen: Settings, stopping: threading.Event) -> None:
+def _sweep(jobs: Jobs, models: Models, datasets: Datasets, blobs: Blobs, chosen: Settings, stopping: threading.Event) -> None:
     """In a thread of its own: with a hundred thousand blobs a sweep takes longer than the reaper may be late."""
     while not stopping.is_set():
         try:
-            sweep(jobs, models, blobs, chosen.sweep_seconds)
+            sweep(jobs, models, datasets, blobs, chosen.sweep_seconds)
             expire(jobs, chosen.keep_seconds)  # after sweeping: the files of what expires now go in a later pass
             metrics.forget(chosen.metrics)
         except (SQLAlchemyError, OSError) as error:  # the database or the disk is away: the next sweep tries again
