@@ -15,6 +15,7 @@ import time
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -23,11 +24,12 @@ import httpx
 
 from client.errors import ClientError, ProblemError, ServerUnreachable, Stopped, UnexpectedAnswer
 
-__all__ = ["FINAL", "Batch", "Job", "Lacuna", "Model", "ProblemError", "ServerUnreachable"]
+__all__ = ["FINAL", "Batch", "Dataset", "Job", "Lacuna", "Model", "ProblemError", "ServerUnreachable"]
 
 Job = dict[str, Any]
 Batch = dict[str, Any]
 Model = dict[str, Any]
+Dataset = dict[str, Any]
 Answer = TypeVar("Answer")
 
 FINAL = frozenset({"succeeded", "failed", "canceled"})
@@ -108,7 +110,7 @@ class Lacuna:
             with contextlib.ExitStack() as opened:
                 given = {"image": path, "mask": mask, "reference": reference}
                 files = {
-                    name: (os.fsencode(file.name).decode(errors="replace"), opened.enter_context(_Upload(file, self._stopped)))
+                    name: (os.fsencode(file.name).decode(errors="replace"), opened.enter_context(Upload(file, self._stopped)))
                     for name, file in given.items()
                     if file is not None
                 }
@@ -241,7 +243,7 @@ class Lacuna:
         headers = {"Idempotency-Key": str(uuid.uuid4())}
 
         def submit() -> Batch:
-            with _Upload(path, self._stopped) as file:
+            with Upload(path, self._stopped) as file:
                 files = {"archive": (os.fsencode(path.name).decode(errors="replace"), file)}
                 return self._ask("POST", "/v1/batches", data=_given(**fields), files=files, headers=headers)
 
@@ -256,6 +258,42 @@ class Lacuna:
         finally:
             part.unlink(missing_ok=True)
         _sync_folder(path.parent)
+
+    def add_dataset(self, name: str, made: Callable[[threading.Event], AbstractContextManager[Any]], **fields: str | None) -> Job:
+        """Submits a zip and answers with the job that makes a data set of it. `fields` are `kind` and `label`.
+
+        Whenever it is sent, `made` gives what it is read from; it ends with `Stopped` once that event is set.
+        """
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+
+        def submit() -> Job:
+            with made(self._stopped) as file:
+                files = {"archive": (os.fsencode(name).decode(errors="replace"), file)}
+                return self._ask("POST", "/v1/datasets", data=_given(**fields), files=files, headers=headers)
+
+        return self._persist(submit)
+
+    def add_dataset_in_place(self, order: dict[str, Any]) -> Job:
+        """Has a data set made of a folder of the server's machine: `folder`, `kind`, `label`. Answers with the job."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return self._persist(lambda: self._ask("POST", "/v1/datasets", json=order, headers=headers))
+
+    def datasets(self, *, limit: int = 20) -> list[Dataset]:
+        """The newest data sets first, at most `limit`."""
+        return self._items("/v1/datasets", {}, limit)
+
+    def dataset(self, dataset_id: str) -> Dataset:
+        """One data set."""
+        return self._persist(lambda: self._ask("GET", _dataset_url(dataset_id)))
+
+    def report(self, dataset_id: str) -> dict[str, Any]:
+        """What it was found to hold."""
+        return self._persist(lambda: self._ask("GET", f"{_dataset_url(dataset_id)}/report"))
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        """Deletes a data set and its files."""
+        url = _dataset_url(dataset_id)
+        self._persist(lambda: self._remove(url), lambda: self._remove(url, done=("dataset_not_found",)))
 
     def models(self) -> list[Model]:
         """Every version of every model."""
@@ -299,7 +337,7 @@ class Lacuna:
         headers = {"Idempotency-Key": str(uuid.uuid4())}
 
         def submit() -> Job:
-            with (folder / "manifest.json").open("rb") as manifest, _Upload(folder / "weights.safetensors", self._stopped) as weights:
+            with (folder / "manifest.json").open("rb") as manifest, Upload(folder / "weights.safetensors", self._stopped) as weights:
                 files = {"manifest": ("manifest.json", manifest), "weights": ("weights.safetensors", weights)}
                 return self._ask("POST", "/v1/models", files=files, headers=headers)
 
@@ -445,7 +483,7 @@ class Lacuna:
         self.answered_at = time.monotonic()
 
 
-class _Upload(io.FileIO):
+class Upload(io.FileIO):
     """A file that is read until the user stops the program."""
 
     def __init__(self, path: Path, stopped: threading.Event) -> None:
@@ -496,6 +534,10 @@ def _batch_url(batch_id: str) -> str:
 
 def _version_url(name: str, version: int) -> str:
     return f"/v1/models/{urllib.parse.quote(name, safe='')}/versions/{version}"
+
+
+def _dataset_url(dataset_id: str) -> str:
+    return f"/v1/datasets/{urllib.parse.quote(dataset_id, safe='')}"
 
 
 def _alias_url(name: str, alias: str) -> str:

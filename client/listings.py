@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from client.text import duration, gain, legible, table
+from client.text import amount, counted, duration, gain, legible, table
 
 Item = Mapping[str, Any]
 
@@ -72,6 +72,8 @@ def _place(job: Item) -> str | None:
 
 
 def _result(result: Item) -> str:
+    if "type" not in result:  # it leaves no file
+        return f"{counted(result.get('images', result.get('pictures', 0)), 'picture')}, {amount(result['bytes'])}"
     size = f", {result['width']} x {result['height']}" if result.get("width") else ""
     return f"{result['type']}{size}, {result['bytes']} bytes"
 
@@ -106,6 +108,98 @@ def batch_lines(batch: Item, failed: Sequence[Item], longest_line: int | None) -
     lines = [f"{name:<8}  {fact}" for name, fact in facts.items() if fact]
     told = [legible(f"{item['path']}: {item['error']['title']}. {item['error']['detail']}", longest_line) for item in failed]
     return [*lines, "", *told] if told else lines
+
+
+def dataset_table(datasets: Sequence[Item], now: datetime) -> list[str]:
+    """A line for each data set under a line of headings; `now` is what ages are counted to."""
+    rows = [
+        (
+            dataset["id"],
+            dataset["state"],
+            dataset["kind"],
+            legible(dataset["label"] or "-"),
+            *_figures(dataset),
+            duration((now - datetime.fromisoformat(dataset["created_at"])).total_seconds()),
+        )
+        for dataset in datasets
+    ]
+    figures = ("IMAGES", "MPX", "SIZE")
+    return table(("ID", "STATE", "KIND", "LABEL", *figures, "AGE"), rows, right=frozenset({*figures, "AGE"}))
+
+
+def _figures(dataset: Item) -> tuple[str, str, str]:
+    if dataset["state"] != "ready":
+        return "-", "-", "-"
+    return str(dataset["images"]), f"{dataset['pixels'] / 1e6:.1f}", amount(dataset["bytes"])
+
+
+def dataset_line(dataset: Item) -> str:
+    """`ID  ready  20 pictures, 24.1 Mpx in 72 MB, 1 left out`."""
+    what = "pair" if dataset["kind"] == "paired" else "picture"
+    size = f"{counted(dataset['images'], what)}, {dataset['pixels'] / 1e6:.1f} Mpx in {amount(dataset['bytes'])}"
+    return ", ".join([f"{dataset['id']}  {dataset['state']}  {size}", *_others(dataset["report"])])
+
+
+def dataset_lines(dataset: Item) -> list[str]:
+    """Everything that matters about one data set, a line each."""
+    found, error = dataset["report"], dataset["error"]
+    facts = {
+        "id": dataset["id"],
+        "state": dataset["state"],
+        "kind": dataset["kind"],
+        "label": dataset["label"] and legible(dataset["label"]),
+        "images": dataset["images"],
+        "pixels": dataset["pixels"] and f"{dataset['pixels'] / 1e6:.1f} Mpx in {amount(dataset['bytes'])}",
+        "found": found and _found(found),
+        "sha256": dataset["sha256"],
+        "job": dataset["job"],
+        "created": dataset["created_at"],
+        "error": error and legible(f"{error['title']}. {error['detail']}"),
+    }
+    return [f"{name:<8}  {fact}" for name, fact in facts.items() if fact]
+
+
+def report_lines(report: Item, longest_line: int | None) -> list[str]:
+    """What a data set was found to hold: its figures, then what is wrong with which picture, then what looks alike."""
+    split, sizes = report["split"], report["sizes"]
+    facts = {
+        "found": _found(report | report["counts"]),
+        "pixels": f"{report['pixels'] / 1e6:.1f} Mpx",
+        "sizes": ", ".join(f"{name} {side['width']} x {side['height']}" for name, side in sizes.items()),
+        "modes": ", ".join(f"{count} {name}" for name, count in report["modes"].items()),
+        "split": f"{split['training']} to learn from, {split['held_out']} to measure with, at a share of {split['share']:g}",
+    }
+    lines = [f"{name:<8}  {fact}" for name, fact in facts.items() if fact]
+    told = {
+        "skipped": [skipped_line(item) for item in report["skipped"]],
+        "duplicates": [legible(f"{item['path']} is a copy of {item['of']}") for item in report["duplicates"]],
+        "near_duplicates": [legible(f"alike: {', '.join(group)}") for group in report["near_duplicates"]],
+    }
+    for name, of in told.items():
+        more = report["counts"][name] - len(of)
+        lines += ["", *(legible(line, longest_line) for line in of)] if of else []
+        lines += [f"and {more} more"] if more else []
+    return lines
+
+
+def skipped_line(item: Item) -> str:
+    """`album/torn.png: cut off, and so on`, of what is left out of a data set."""
+    return legible(f"{item['path']}: {item['detail']}")
+
+
+def _found(found: Item) -> str:
+    return ", ".join([f"{found['usable']} of {found['images']} usable", *_others(found)])
+
+
+def _others(found: Item) -> list[str]:
+    copies, groups = found["duplicates"], found["near_duplicates"]
+    told = {
+        f"{found['skipped']} left out": found["skipped"],
+        f"{copies} exact {'copy' if copies == 1 else 'copies'}": copies,
+        f"{counted(groups, 'group')} that look{'s' if groups == 1 else ''} alike": groups,
+        f"{counted(found['ignored'], 'other file')} ignored": found["ignored"],
+    }
+    return [words for words, count in told.items() if count]
 
 
 def _over(batch: Item) -> int:

@@ -19,7 +19,7 @@ from client.restoring import Outcome
 from client.text import amount, counted, duration, gain, legible
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
 IN_THE_WAY = "skipped, as their outputs exist"
 STANDS_S = 60.0  # between lines that say where a run stands
@@ -222,6 +222,54 @@ class FolderBar:
 
     def _show(self, tally: Tally, description: str) -> None:
         self._progress.update(self._task, completed=tally.ended, total=tally.total or 1, description=description)
+
+
+class Ingesting:
+    """How far a data set is: a bar on a terminal, in a pipe a line for each stage."""
+
+    def __init__(self, *, bar: bool) -> None:
+        self._shown: Progress | None = None
+        self._bytes: int | None = None
+        self._checking = False
+        if bar:
+            from rich import progress
+
+            status = progress.TextColumn("{task.description}", markup=False, style="dim")
+            column = progress.BarColumn(32, complete_style="cyan", finished_style="cyan", pulse_style="dim")
+            self._shown = progress.Progress(column, status, transient=True)
+            self._task = self._shown.add_task("sending", total=None)
+
+    def __enter__(self) -> "Ingesting":
+        if self._shown is not None:
+            self._shown.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown is not None:
+            self._shown.stop()
+
+    def sends(self, pictures: int, size: int) -> None:
+        """Says how much goes."""
+        self._bytes = size
+        if self._shown is None:
+            click.echo(f"Sending {counted(pictures, 'picture')}, {amount(size)}", err=True)
+
+    def sent(self, size: int) -> None:
+        """Moves the bar of what has gone."""
+        if self._shown is not None:
+            of = f" of {amount(self._bytes)}" if self._bytes else ""
+            self._shown.update(self._task, completed=size, total=self._bytes, description=f"sending, {amount(size)}{of}")
+
+    def changed(self, job: Job) -> None:
+        """Moves the bar of what was checked."""
+        done, total = job["progress"]["done"], job["progress"]["total"]
+        if self._shown is not None:
+            status = {"queued": "waiting", "running": "looking"}.get(job["state"], "done")
+            status = f"checking, {done} of {total}" if job["state"] == "running" and done else status
+            self._shown.update(self._task, completed=done, total=total if done else None, description=status)
+        elif not self._checking and job["state"] == "running":
+            self._checking = True
+            click.echo("Checking every picture", err=True)
 
 
 def stands(tally: Tally, rate_per_s: float | None, left_s: float | None) -> str:
