@@ -18,15 +18,16 @@ BLOCK = 16  # pixels a side, of what the noise is estimated in
 BLOCKS = 4096  # of a picture, evenly spread
 FLATTEST = 5  # per cent of the blocks: where a photo shows nothing but its noise
 SHADES = (32, 223)  # of 255, that the mean of a block lies between: beyond, clipping takes half of the noise away
-NOISY = 9.0  # σ in levels of 8 bit, from which on a picture is no clean one; docs/decisions/0029 shows how it was measured
+NOISY = 7.0  # σ in levels of 8 bit, from which on a picture is no clean one: docs/decisions/0029 says what photos have
 
 SIDE = 32  # of the small picture that a print is made of
 WAVES = 8  # lowest frequencies of each direction in a print
-ALIKE = 6  # bits of 64 that the prints of pictures which look the same differ in, at most
+ALIKE = 8  # bits of 64 that the prints of pictures which look the same differ in, at most
 
 CORRELATED = 512  # pixels a side, at most, of what is compared of a pair
 SHIFTED = 0.75  # pixels; a shift of one is measured as 0.9 to 1.1
-CERTAIN = 8.0  # how far the peak must stand out, in standard deviations of the rest
+STEADIED = (1.0, 0.01)  # what the spectrum is divided by at least, of its mean: much against noise, little for soft pictures
+CERTAIN = 64.0  # how much more moving must change than noise does, as a sum of squares over a variance: four standard deviations
 
 
 def noise(colour: Pixels) -> float:
@@ -88,22 +89,40 @@ def shift(noisy: Pixels, clean: Pixels) -> tuple[float, float] | None:
     """(dx, dy) in pixels by which what `noisy` shows lies further right and down than in `clean`; None where that is less than one.
 
     By the response that makes the one of the other (a cross-correlation divided by the spectrum of the clean one), in the part of the
-    clean picture with the most contrast. Pictures that show too little to tell are not shifted.
+    clean picture with the most contrast; and only if the two are nearer to each other when it is undone. Pictures that show too
+    little to tell are not shifted.
     """
     side = 1 << int(np.log2(min(CORRELATED, *clean.shape[:2])))
     place = _richest(clean, side)
-    one, other = (_windowed(pixels[place].mean(2, dtype=np.float32)) for pixels in (noisy, clean))
-    ones, others = np.fft.rfft2(one), np.fft.rfft2(other)
+    one, other = (pixels[place].mean(2, dtype=np.float32) for pixels in (noisy, clean))
+    ones, others = (np.fft.rfft2(_windowed(plane)) for plane in (one, other))
     power = np.abs(others) ** 2
     if not power.any():
         return None
-    response = np.fft.irfft2(ones * others.conj() / (power + power.mean()), s=(side, side))
-    row, column = divmod(int(response.argmax()), side)
-    peak = response[row, column]
-    if (row, column) == (0, 0) or peak < CERTAIN * response.std():
-        return None
-    dy, dx = _refined(response[:, column], row), _refined(response[row], column)
-    return (round(dx, 1), round(dy, 1)) if np.hypot(dx, dy) >= SHIFTED else None
+    for steadied in STEADIED:
+        response = np.fft.irfft2(ones * others.conj() / (power + steadied * power.mean()), s=(side, side))
+        row, column = divmod(int(response.argmax()), side)
+        dy, dx = _refined(response[:, column], row), _refined(response[row], column)
+        if np.hypot(dx, dy) >= SHIFTED and _is_nearer(one, other, _from_the_middle(row, side), _from_the_middle(column, side)):
+            return round(dx, 1), round(dy, 1)
+    return None
+
+
+def _is_nearer(one: NDArray[np.float32], other: NDArray[np.float32], down: int, right: int) -> bool:
+    """Whether `one` is nearer to `other` moved so than to `other` as it is, by more than noise would make it."""
+    rows, columns = (_overlapping(moved, len(one)) for moved in (down, right))
+    noisy, as_it_is, moved = one[rows[0], columns[0]], other[rows[0], columns[0]], other[rows[1], columns[1]]
+    if noisy.size == 0:
+        return False
+    difference = moved - as_it_is
+    apart, together = np.var(noisy - as_it_is, dtype=np.float64), np.var(noisy - moved, dtype=np.float64)
+    changes = np.var(difference, dtype=np.float64)
+    return bool(changes * noisy.size > CERTAIN * together and apart - together > changes / 2)
+
+
+def _overlapping(moved: int, size: int) -> tuple[slice, slice]:
+    """What is left of a line when it is moved, and where that came from."""
+    return slice(max(moved, 0), size + min(moved, 0)), slice(max(-moved, 0), size + min(-moved, 0))
 
 
 def _richest(pixels: Pixels, side: int) -> tuple[slice, slice]:
@@ -124,9 +143,14 @@ def _windowed(plane: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _refined(line: NDArray[np.float64], peak: int) -> float:
-    """Where a parabola through the highest value and its neighbours has its top; beyond the middle it counts from the end."""
+    """Where a parabola through the highest value and its neighbours has its top."""
     size = len(line)
     before, at, after = line[peak - 1], line[peak], line[(peak + 1) % size]
     bend = before - 2 * at + after
     offset = 0.0 if bend == 0 else float((before - after) / (2 * bend))
-    return (peak if peak <= size // 2 else peak - size) + offset
+    return _from_the_middle(peak, size) + offset
+
+
+def _from_the_middle(place: int, size: int) -> int:
+    """Beyond the middle a place counts from the end."""
+    return place if place <= size // 2 else place - size
