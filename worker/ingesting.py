@@ -87,8 +87,8 @@ def _require_enough(held: Held, ports: Ports, counts: dict[str, int], told: dict
     copies = f", {counts['duplicates']} are copies of others" if counts["duplicates"] else ""
     raise Refused(
         "dataset_faulty",
-        f"Of {findings.images} pictures {findings.bad} cannot be used{copies}; {counts['usable']} are left.{findings.worst} "
-        "The report of the data set names every fault: mend them, and send it again.",
+        f"Of {findings.images} pictures {findings.bad} cannot be used{copies}; at least two, and half of all, must be usable."
+        f"{findings.worst} The report of the data set names every fault: mend them, and send it again.",
     )
 
 
@@ -232,7 +232,7 @@ class Ingest:
         moved = checks.shift(noisy, clean)
         if moved is not None:
             self.findings.add("misaligned", {"path": item.name, "dx": moved[0], "dy": moved[1]})
-            raise Refused("pair_misaligned", f"The noisy one lies {moved[0]:+g} pixels further right and {moved[1]:+g} further down.")
+            raise Refused("pair_misaligned", f"The noisy one shows everything {_moved(*moved)}.")
         channels, dtype = max(noisy.shape[2], clean.shape[2]), np.promote_types(noisy.dtype, clean.dtype)
         return [_as_rich(picture, channels, dtype) for picture in (noisy, clean)]
 
@@ -268,6 +268,12 @@ def _place(path: str) -> tuple[str, str, str] | None:
     if side is None:
         return None
     return "/".join(folders[:side]), folders[side], "/".join([*folders[side + 1 :], name.rpartition(".")[0]])
+
+
+def _moved(dx: float, dy: float) -> str:
+    """`2 pixels further left and 4 pixels further up`."""
+    ways = [(dx, "right", "left"), (dy, "down", "up")]
+    return " and ".join(f"{abs(by):g} pixels further {ahead if by > 0 else back}" for by, ahead, back in ways if by)
 
 
 def _as_rich(picture: Pixels, channels: int, dtype: "np.dtype[np.unsignedinteger]") -> Pixels:

@@ -245,6 +245,21 @@ def test_every_fault_of_clean_pictures_is_told_at_once_and_the_rest_is_used(libr
     assert (report["usable"], library.seen(dataset)["report"]["skipped"]) == (10, 6)
 
 
+def test_noisy_pictures_are_a_kind_of_their_own(library: Library) -> None:
+    dataset = library.of_folder({f"{number}.png": filed(noisy(photo(number), 40)) for number in range(3)}, "noisy")
+    assert (library.seen(dataset)["state"], library.stored(dataset)[0].kind, library.skipped(dataset)) == ("ready", "noisy", {})
+
+
+def test_a_damaged_file_of_an_archive_is_skipped_and_an_archive_within_is_counted(library: Library) -> None:
+    files = {**THREE, "crc.png": filed(photo(8)), "inner.zip": zipped({"x.png": png()})}
+    archive = bytearray(zipped(files, zipfile.ZIP_STORED))
+    archive[archive.index(files["crc.png"]) + 200] ^= 1
+    dataset = library.started(library.send(bytes(archive)))
+    library.work()
+    assert library.skipped(dataset) == {"crc.png": "image_corrupt"}
+    assert (library.report(dataset)["usable"], library.report(dataset)["ignored"]) == (3, 1)
+
+
 def test_every_fault_of_pairs_is_told_at_once(library: Library) -> None:
     def pair(name: str, one: bytes, other: bytes) -> dict[str, bytes]:
         return {f"noisy/{name}.png": one, f"clean/{name}.png": other}
@@ -264,6 +279,8 @@ def test_every_fault_of_pairs_is_told_at_once(library: Library) -> None:
     }  # fmt: skip
     (moved,) = library.report(dataset)["misaligned"]
     assert (round(moved["dx"]), round(moved["dy"])) == (-3, -2)
+    (told,) = [item["detail"] for item in library.report(dataset)["skipped"] if item["code"] == "pair_misaligned"]
+    assert "pixels further left and" in told and "further up" in told
 
 
 def test_a_set_with_less_than_two_usable_pictures_or_more_bad_than_good_fails_with_its_report(library: Library) -> None:
