@@ -22,7 +22,7 @@ from worker.wiring import Ports
 
 ENVIRONMENT = "LACUNA_CHILD_JOB"
 LOOK_SECONDS = 0.5
-LIMITS: dict[str, float] = {Kind.PUBLISH: PUBLISH_SECONDS, Kind.INGEST: LISTING_SECONDS}  # of the others: what their pixels allow
+LIMITS: dict[str, float] = {Kind.PUBLISH: PUBLISH_SECONDS, Kind.INGEST: 4 * LISTING_SECONDS}  # of the others: what their pixels allow
 
 
 def run(held: Held, ports: Ports) -> None:

@@ -35,6 +35,8 @@ from worker.patience import until_answered
 from worker.wiring import Ports
 
 FEWEST = 2  # pictures of a set: one to learn from, one to measure with
+READING_SECONDS = 900.0  # of one picture, from a slow disk or unpacked: this only tells the hung from the slow
+SECONDS_PER_MPX = 60.0
 NAMED = 50  # of pictures that look alike, in a report
 STRIP_BYTES = 4 << 20  # written at once
 NOISY, CLEAN = "noisy", "clean"  # folders of a paired set
@@ -125,11 +127,13 @@ class Ingest:
         stored: list[Stored] = []
         prints: list[int] = []
         for number, item in enumerate(items):
+            self.held.begin(LISTING_SECONDS)  # others may need all the room for long
             self.held.progress(number, len(items))
             if disk.nearly_full(self.ports.settings):
                 raise Transient("storage_full")
             try:
                 with self.held.room.taking(item.pixels, self.held.check):
+                    self.held.begin(READING_SECONDS + SECONDS_PER_MPX * item.pixels / 1e6)
                     found = self._taken(item)
             except Refused as refused:
                 self.findings.skip(item.name, refused)
@@ -137,6 +141,7 @@ class Ingest:
             if found is not None:
                 stored.append(found[0])
                 prints.append(found[1])
+        self.held.begin(LISTING_SECONDS)
         self.held.progress(len(items), len(items))
         return self._split(stored, prints)
 
@@ -144,6 +149,7 @@ class Ingest:
         """The pictures whose headers show nothing that is wrong with them, in the order of their paths."""
         items = []
         for number, (path, error) in enumerate(sorted(self.files.files(), key=lambda found: found[0])):
+            self.held.begin(READING_SECONDS)
             self.held.progress(0, number + 1)
             if error is None and not is_picture(path):
                 self.findings.ignored += 1
@@ -264,10 +270,10 @@ class Ingest:
 def _place(path: str) -> tuple[str, str, str] | None:
     """(what is before the folder of its side, the side, what is behind it without its ending); None: it lies in none of the two."""
     *folders, name = path.split("/")
-    side = next((number for number, folder in enumerate(folders) if folder in (NOISY, CLEAN)), None)
+    side = next((number for number, folder in enumerate(folders) if folder.lower() in (NOISY, CLEAN)), None)
     if side is None:
         return None
-    return "/".join(folders[:side]), folders[side], "/".join([*folders[side + 1 :], name.rpartition(".")[0]])
+    return "/".join(folders[:side]), folders[side].lower(), "/".join([*folders[side + 1 :], name.rpartition(".")[0]])
 
 
 def _moved(dx: float, dy: float) -> str:
