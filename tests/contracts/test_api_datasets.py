@@ -238,8 +238,9 @@ def test_every_fault_of_clean_pictures_is_told_at_once_and_the_rest_is_used(libr
     assert (report["duplicates"], [item["path"] for item in report["noisy"]]) == ([{"path": "copy.png", "of": "03.png"}], ["noisy.png"])
     assert 12 < report["noisy"][0]["sigma"] < 18
     assert sorted(map(sorted, report["near_duplicates"])) == [["04.png", "recompressed.jpg"], ["05.png", "half.png"]]
-    keys = {stored.name: stored.split_key for stored in library.stored(dataset)[0].images}
-    assert keys["04.png"] == keys["recompressed.jpg"]
+    images = {stored.name: stored for stored in library.stored(dataset)[0].images}
+    keys = {name: stored.split_key for name, stored in images.items()}
+    assert keys["04.png"] == keys["recompressed.jpg"] == min(images["04.png"].sha256, images["recompressed.jpg"].sha256)
     assert keys["05.png"] == keys["half.png"]
     assert len(set(keys.values())) == len(keys) - 2
     assert (report["usable"], library.seen(dataset)["report"]["skipped"]) == (10, 6)
@@ -517,6 +518,30 @@ def test_a_set_that_is_canceled_while_it_is_filled_never_gets_ready(library: Lib
     assert (seen["state"], seen["sha256"], seen["report"]) == ("failed", None, None)
     library.sweep()
     assert library.house.files() == []
+
+
+def test_an_attempt_that_was_taken_over_makes_nothing_ready(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(library.folder, THREE)
+    dataset = library.started(library.ask())
+    succeeded = Jobs.succeed
+
+    def taken_over(jobs: Jobs, *arguments: Any, **options: Any) -> Any:
+        assert jobs.reap(at=jobs.now() + 40_000)
+        library.due()
+        library.house.claim(library.seen(dataset)["job"])
+        return succeeded(jobs, *arguments, **options)
+
+    with monkeypatch.context() as frozen:
+        frozen.setattr(Jobs, "succeed", taken_over)
+        library.work()
+    assert (library.seen(dataset)["state"], library.job(dataset).token) == ("ingesting", 2)
+    assert library.house.jobs.reap(at=library.house.jobs.now() + 40_000)
+    with library.house.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE jobs SET due_at = 0, alone = false")
+    library.work()
+    assert library.seen(dataset)["state"] == "ready"
+    library.sweep()
+    assert sorted(key.rsplit("/", 1)[1] for key in library.house.files()) == ["index.3", "pixels.3"]
 
 
 def test_a_set_whose_worker_is_lost_each_time_has_failed(library: Library) -> None:
