@@ -37,12 +37,14 @@ class Below:
     def files(self) -> Iterator[tuple[str, LacunaError | None]]:
         """See `Collection.files`. A picture that is a link or a device counts as one that cannot be read."""
         for entry in self._folder.walk():
+            error: LacunaError | None = None
             if entry.error is not None:
-                yield entry.path, unreadable(entry.error)
-            elif entry.stat is None:
-                yield entry.path, Refused("link_refused", "It is a link or a device, and no file.") if is_picture(entry.path) else None
-            else:
-                yield entry.path, Refused("file_unreadable", "Its path is too long.") if names.is_long(entry.path) else None
+                error = unreadable(entry.error)
+            elif is_picture(entry.path) and entry.stat is None:
+                error = Refused("link_refused", "It is a link or a device, and no file.")
+            elif is_picture(entry.path) and names.is_long(entry.path):
+                error = Refused("file_unreadable", f"Its path has more than {names.LONGEST} bytes.")
+            yield entry.path, error
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
