@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,12 @@ def told(folder: Path) -> Iterator[dict[str, Any]]:
 def ours(recipe: Recipe, pictures: list[Picture]) -> float:
     """Seconds of the steps after the warm-up, with everything that a training does beside them."""
     with tempfile.TemporaryDirectory() as place:
-        began = at = 0.0
+        began, at = 0.0, 0
         for event in told(ordered(Path(place) / "training", recipe, pictures)):
             if event["event"] == "step" and not began and event["step"] >= WARM_UP:
-                began, at = time.perf_counter(), event["step"]
+                began, at = time.perf_counter(), int(event["step"])
             if event["event"] == "epoch" and event["step"] == event["steps"]:
-                return (time.perf_counter() - began) * (event["step"] - WARM_UP) / (event["step"] - at)
+                return (time.perf_counter() - began) * (int(event["step"]) - WARM_UP) / (int(event["step"]) - at)
     raise AssertionError("no epoch was told")
 
 
@@ -192,21 +193,19 @@ def filled(artifact: Path, pictures: list[Picture]) -> None:
     methods: dict[str, Method] = {"model": evaluation.by_network(TensorFlowExecutor("float32").load(artifact).run)}
     methods |= evaluation.classical("inpaint")
     for kind in ("strokes", "scratches", "boxes", "dust", "pixels-50"):
-        draw = masks.drawer(kind)
-        condition = evaluation.Condition({"mask": kind}, "holes", lambda index, picture, draw=draw: _holed(index, picture, draw))
+        condition = evaluation.Condition({"mask": kind}, "holes", partial(_holed, masks.drawer(kind)))
         for one in evaluation.report(methods, pictures, [condition], "photos"):
             print("  ".join(f"{row['mask']} {row['method']} {row['hole']['psnr']:.2f} dB" for row in one.rows), flush=True)
 
 
-def _holed(index: int, picture: Picture, draw: masks.Drawer) -> Shown | None:
-    mask = draw(*picture.pixels.shape[:2], np.random.default_rng(index))
+def _holed(draw: masks.Drawer, index: int, picture: Picture) -> Shown | None:
+    height, width = picture.pixels.shape[:2]
+    mask = draw(height, width, np.random.default_rng(index))
     if not mask.any() or mask.all():
         return None
     given = datasets.light(picture.pixels)[np.newaxis]
     given[0, mask] = 0
-    return Shown(
-        picture.name, (given, mask[np.newaxis, :, :, np.newaxis].astype(np.float32)), evaluation.to_8bit(datasets.light(picture.pixels))
-    )
+    return Shown(picture.name, (given, mask[np.newaxis, :, :, np.newaxis].astype(np.float32)), evaluation.as_8bit(picture.pixels))
 
 
 def with_noise(pictures: list[Picture], sigma: float) -> list[Picture]:

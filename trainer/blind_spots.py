@@ -31,4 +31,4 @@ def hide(crops: NDArray[np.float32], generator: np.random.Generator) -> tuple[ND
 
 
 def _mirrored(place: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    return np.clip(size - 1 - np.abs(size - 1 - np.abs(place)), 0, size - 1)
+    return np.asarray(np.clip(size - 1 - np.abs(size - 1 - np.abs(place)), 0, size - 1))

@@ -171,7 +171,7 @@ def half(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """A crop at half its width and height (Lanczos): finer detail per pixel, and less of a camera's own noise and JPEG."""
     size = (pixels.shape[1] // 2, pixels.shape[0] // 2)
     planes = [Image.fromarray(np.ascontiguousarray(pixels[:, :, channel])).resize(size, Image.Resampling.LANCZOS) for channel in range(3)]
-    return np.clip(np.stack([np.asarray(plane) for plane in planes], axis=2), 0, 1)
+    return np.asarray(np.clip(np.stack([np.asarray(plane) for plane in planes], axis=2), 0, 1))
 
 
 class Crops:

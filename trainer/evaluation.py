@@ -41,18 +41,24 @@ def to_8bit(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
+def as_8bit(pixels: datasets.Pixels) -> NDArray[np.uint8]:
+    """(height, width, 1 or 3) of any depth → 8-bit RGB."""
+    return to_8bit(datasets.light(pixels))
+
+
 def evaluate(network: Run, pictures: Iterable[Picture], sigma: float, rounded: bool = False) -> list[dict[str, Any]]:
     """A row for each picture: its name, `output` and `input` figures (`input` is the noisy picture as 8 bit)."""
     rows = []
     for picture in pictures:
-        noisy = add_noise(picture.pixels, sigma)
+        clean = as_8bit(picture.clean)
+        noisy = add_noise(clean, sigma)
         if rounded:
             noisy = to_8bit(noisy).astype(np.float32) / np.float32(255)
         output = to_8bit(network(noisy[np.newaxis])[0])
         rows.append({
             "name": picture.name,
-            "output": vars(metrics.compare(output, picture.pixels)),
-            "input": vars(metrics.compare(to_8bit(noisy), picture.pixels)),
+            "output": vars(metrics.compare(output, clean)),
+            "input": vars(metrics.compare(to_8bit(noisy), clean)),
         })  # fmt: skip
     return rows
 
@@ -217,7 +223,7 @@ def _middle(pixels: datasets.Pixels) -> NDArray[np.uint8]:
     height, width = pixels.shape[:2]
     tall, wide = min(height, MOST_SIDE), min(width, MOST_SIDE)
     top, left = (height - tall) // 2, (width - wide) // 2
-    return to_8bit(datasets.light(pixels[top : top + tall, left : left + wide]))
+    return as_8bit(pixels[top : top + tall, left : left + wide])
 
 
 def _as_input(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -252,7 +258,7 @@ def _alone(index: int, picture: Picture) -> Shown:
 def _holed(draw: Drawer) -> Callable[[int, Picture], Shown | None]:
     def show(index: int, picture: Picture) -> Shown | None:
         clean = _middle(picture.clean)
-        mask = draw(*clean.shape[:2], np.random.default_rng(index))
+        mask = draw(clean.shape[0], clean.shape[1], np.random.default_rng(index))
         if not mask.any() or mask.all():
             return None
         given = _as_input(clean)

@@ -25,7 +25,8 @@ def make(recipe: Recipe, given: Floats, wanted: Floats, generator: np.random.Gen
     everywhere = np.ones((*given.shape[:3], 1), np.float32)
     if recipe.task == "inpaint":
         clean = degradations.greyed(wanted, recipe.grey_share, generator)
-        holes = np.stack([masks.for_training(recipe.masks, *given.shape[1:3], generator) for _ in given])[..., np.newaxis]
+        height, width = given.shape[1:3]
+        holes = np.stack([masks.for_training(recipe.masks, height, width, generator) for _ in given])[..., np.newaxis]
         return Examples((np.where(holes, np.float32(0), clean), holes.astype(np.float32)), clean, holes.astype(np.float32))
     if recipe.supervision == "noisy":
         noisy = degradations.greyed(given, recipe.grey_share, generator)

@@ -120,11 +120,14 @@ class _Training:
                 self._timed.append(now - since)
                 if self._is_time_to_resolve():
                     self._resolve()
-            if progress.over or progress.step % self._recipe.steps_per_epoch == 0:
+            if self._ends_an_epoch():
                 self._end_epoch()
             elif now - self._saved_at >= CHECKPOINT_SECONDS:
                 self._save_between()
             since = time.monotonic()
+
+    def _ends_an_epoch(self) -> bool:
+        return self._progress.over or self._progress.step % self._recipe.steps_per_epoch == 0
 
     def _step(self, batch: Examples) -> None:
         progress, recipe = self._progress, self._recipe

@@ -1,5 +1,6 @@
 """A recipe made definite: what it comes to on this machine, or why it cannot be trained."""
 
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from trainer import networks
 from trainer.execution.openvino import CPU_FLAGS
 from trainer.learner import Weights
 
+MEMINFO = Path("/proc/meminfo")
+UNKNOWN = 1 << 62  # bytes: nobody says how much there is
 FIXED_BYTES = 700 << 20  # TensorFlow, the weights, and what is kept of each of them
 KEPT = 6  # a map of every layer is kept for the way back, in units of what a forward call needs
 
@@ -38,7 +41,7 @@ def plan(recipe: Recipe, base: tuple[Manifest, Weights] | None = None, memory: i
     precision = recipe.precision
     if precision == "auto":
         precision = "bfloat16" if learns_in_bfloat16() else "float32"
-    parts = _parts(recipe, architecture, config, memory) if memory else 1
+    parts = _parts(recipe, architecture, config, room(memory))
     return Plan(recipe, architecture, config, precision, parts, base[1] if base else None)
 
 
@@ -85,16 +88,32 @@ def _parsed(architecture: str, config: Mapping[str, Any]) -> Any:
     return parsed
 
 
-def _parts(recipe: Recipe, architecture: str, config: Mapping[str, Any], memory: int) -> int:
-    """The fewest parts, a power of two, in which a batch fits `memory` bytes."""
-    known = networks.ARCHITECTURES[architecture]
-    a_crop = KEPT * known.bytes_per_pixel(networks.parse(architecture, config)) * recipe.patch**2
-    room = memory - FIXED_BYTES
-    if a_crop > room:
-        raise Fault(
-            "out_of_memory", f"A crop of {recipe.patch} pixels takes about {a_crop / 1e9:.1f} GB to learn from: take a smaller patch."
-        )
+def room(memory: int | None = None) -> int:
+    """Bytes that a training may take: what it is told, and no more than the machine and the limits of this process leave."""
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    known = [limit for limit in limits if limit != resource.RLIM_INFINITY]
+    if MEMINFO.exists():
+        (line,) = (line for line in MEMINFO.read_text(encoding="ascii").splitlines() if line.startswith("MemAvailable"))
+        known.append(1024 * int(line.split()[1]))
+    return min(known + ([memory] if memory else []), default=UNKNOWN)
+
+
+def estimate(recipe: Recipe, architecture: str, config: Mapping[str, Any], parts: int) -> int:
+    """Bytes that a training will take, learning from a batch in so many parts."""
+    return FIXED_BYTES + -(-recipe.batch // parts) * _a_crop(recipe, architecture, config)
+
+
+def _a_crop(recipe: Recipe, architecture: str, config: Mapping[str, Any]) -> int:
+    a_pixel: int = networks.ARCHITECTURES[architecture].bytes_per_pixel(networks.parse(architecture, config))
+    return KEPT * a_pixel * recipe.patch**2
+
+
+def _parts(recipe: Recipe, architecture: str, config: Mapping[str, Any], left: int) -> int:
+    """The fewest parts, a power of two or a crop each, in which a batch is thought to fit `left` bytes."""
+    if estimate(recipe, architecture, config, recipe.batch) > left:
+        a_crop = _a_crop(recipe, architecture, config) / 1e9
+        raise Fault("out_of_memory", f"A crop of {recipe.patch} pixels takes about {a_crop:.1f} GB to learn from: take a smaller patch.")
     parts = 1
-    while -(-recipe.batch // parts) * a_crop > room:
-        parts *= 2
+    while estimate(recipe, architecture, config, parts) > left:
+        parts = min(2 * parts, recipe.batch)
     return parts

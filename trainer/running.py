@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +21,11 @@ from shared import children
 from shared.errors import LacunaError, Refused, outcome_of
 from shared.models.manifest import DataUsed
 from shared.trainings.recipe import Recipe
+
+if TYPE_CHECKING:  # SIGTERM is heard before NumPy is imported
+    from trainer.datasets import Picture
+    from trainer.learner import Weights
+    from trainer.plans import Plan
 
 CHECKPOINT, SAMPLES, ARTIFACT, DATASET, ORDER = "checkpoint.safetensors", "samples", "artifact", "dataset", "order.json"
 
@@ -102,41 +107,59 @@ def main(folder: Path) -> int:
 def _train(folder: Path, voice: Voice, stop: Stop) -> bool:
     """Whether it came to its end."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the import, or TensorFlow chatters
-    from trainer import artifact, datasets, finishing, loop, plans, validation
+    from trainer import datasets, loop, validation
     from trainer.examples import Examples
     from trainer.validation import Run
 
     order = Order.model_validate_json((folder / ORDER).read_bytes())
-    recipe = order.recipe
     index, pictures = datasets.unpack(folder / DATASET)
-    if index.kind != recipe.supervision:
+    if index.kind != order.recipe.supervision:
         raise Refused(
-            "invalid_field", f"The data set is {index.kind}; the training wants {recipe.supervision}.", fields={"supervision": index.kind}
+            "invalid_field",
+            f"The data set is {index.kind}; the training wants {order.recipe.supervision}.",
+            fields={"supervision": index.kind},
         )
-    training, held_out = datasets.split(pictures, recipe.validation_share)
-    base = artifact.load_weights(order.base) if order.base else None
-    planned = plans.plan(recipe, base, order.memory)
+    training, held_out = datasets.split(pictures, order.recipe.validation_share)
+    datasets.Crops(training, order.recipe.patch, order.recipe.half_share)  # refused before anything is built
+    planned = _planned(folder, order)
 
     def look(epoch: int, epochs: int | None, run: Run, crops: Sequence[Examples]) -> None:
         if validation.sampled(epoch, epochs):
             name = f"epoch-{epoch:04d}.png"
-            validation.write_strip(folder / SAMPLES / name, recipe, run, crops)
+            validation.write_strip(folder / SAMPLES / name, order.recipe, run, crops)
             voice.tell({"event": "sample", "name": name})
 
     def tell(event: dict[str, Any]) -> None:
         stop.begun = True
         voice.tell(event)
 
-    def look_up() -> None:
+    weights = loop.train(planned, training, held_out, folder / CHECKPOINT, tell, stop, look)
+    return weights is not None and _finish(folder, order, planned, weights, held_out, voice, stop)
+
+
+def _planned(folder: Path, order: Order) -> "Plan":
+    from trainer import artifact, plans, rehearsal
+
+    base = artifact.load_weights(order.base) if order.base else None
+    planned = plans.plan(order.recipe, base, order.memory)
+    if (folder / CHECKPOINT).exists():  # it says in how many parts a batch is learnt
+        return planned
+    return rehearsal.fitted(planned, plans.room(order.memory))
+
+
+def _finish(
+    folder: Path, order: Order, planned: "Plan", weights: "Weights", held_out: "Sequence[Picture]", voice: Voice, stop: Stop
+) -> bool:
+    """Whether it was measured to the end."""
+    from trainer import finishing
+
+    def look() -> None:
         if stop():
             raise Stopped
 
-    weights = loop.train(planned, training, held_out, folder / CHECKPOINT, tell, stop, look)
-    if weights is None:
-        return False
     identity = finishing.Identity(order.name, order.version, order.data, order.licence, order.base, order.base_reference)
     try:
-        reports = finishing.finish(planned, weights, voice.step, identity, held_out, folder / ARTIFACT, look_up)
+        reports = finishing.finish(planned, weights, voice.step, identity, held_out, folder / ARTIFACT, look)
     except Stopped:
         return False
     for one in reports:

@@ -112,11 +112,11 @@ class Recipe(BaseModel):
     steps_per_epoch: int = Field(500, ge=1, le=100_000)
     batch: int = Field(8, ge=1, le=1024)
     patch: int = Field(96, ge=16, le=1024, description="side of a crop in pixels")
-    learning_rate: float = Field(1e-3, gt=0, le=1, allow_inf_nan=False)
+    learning_rate: float = Field(2e-3, gt=0, le=1, allow_inf_nan=False)
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: int = Field(500, ge=0, le=1_000_000)
     loss: Loss = "l1"
-    optimizer: Optimizer = "adamw"
+    optimizer: Optimizer = "muon"
     weight_decay: float = Field(1e-4, ge=0, le=1, allow_inf_nan=False)
     dropout: float = Field(0.0, ge=0, le=0.9, allow_inf_nan=False, description="share of the channels that a block leaves out")
     ema: float = Field(0.999, ge=0, lt=1, allow_inf_nan=False, description="momentum of the average of the weights, which is what is kept")

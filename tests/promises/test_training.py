@@ -30,11 +30,17 @@ TINY = Recipe(
 )  # fmt: skip
 
 
-def ordered(folder: Path, recipe: Recipe, **more: Any) -> Path:
+HUNGRY = TINY.model_copy(
+    update={"config": {"widths": (48, 48), "blocks": 2}, "batch": 8, "patch": 128, "epochs": 1, "steps_per_epoch": 1, "validation_share": 0}
+)
+ROOM = 1_000 << 20
+
+
+def ordered(folder: Path, recipe: Recipe, side: int = 64) -> Path:
     """A folder as the service makes one."""
     generator = np.random.default_rng(0)
-    waves = np.sin(np.linspace(0, 9, 64))[:, np.newaxis, np.newaxis] * generator.uniform(20, 90, (4, 1, 1, 3)) + 127
-    pixels = np.round(np.broadcast_to(waves, (4, 64, 64, 3))).astype(np.uint8)
+    waves = np.sin(np.linspace(0, 9, side))[:, np.newaxis, np.newaxis] * generator.uniform(20, 90, (4, 1, 1, 3)) + 127
+    pixels = np.round(np.broadcast_to(waves, (4, side, side, 3))).astype(np.uint8)
     (folder / running.DATASET).mkdir(parents=True)
     index = datasets.pack(
         folder / running.DATASET,
@@ -43,12 +49,15 @@ def ordered(folder: Path, recipe: Recipe, **more: Any) -> Path:
     )
     data = [{"name": "waves", "sha256": index.sha256, "images": 4, "terms": "ours"}]
     order = {"name": "waves", "version": 1, "recipe": recipe.model_dump(mode="json"), "base": None, "base_reference": None, "data": data}
-    (folder / running.ORDER).write_text(json.dumps(order | {"licence": "", "memory": None} | more), encoding="utf-8")
+    (folder / running.ORDER).write_text(json.dumps(order | {"licence": "", "memory": None}), encoding="utf-8")
     return folder
 
 
-def started(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(children.python("trainer.running", str(folder)), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def started(folder: Path, limit: int | None = None) -> subprocess.Popen[str]:
+    """`limit` is what it and its children may each have in memory, in bytes."""
+    command = children.python("trainer.running", str(folder))
+    limited = ["prlimit", f"--data={limit}", *command] if limit else command
+    return subprocess.Popen(limited, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
 def told_by(child: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
@@ -142,39 +151,18 @@ def test_what_cannot_be_trained_is_refused_in_a_line(tmp_path: Path, cares: dict
     assert word in events[-1]["detail"]
 
 
-HUNGRY = """
-import json, resource, sys
-from pathlib import Path
-from shared.errors import Fault
-from trainer import datasets, loop, plans
-from trainer.running import Order
-folder, room = Path(sys.argv[1]), int(sys.argv[2])
-order = Order.model_validate_json((folder / "order.json").read_bytes())
-pictures = datasets.unpack(folder / "dataset")[1]
-
-def tell(event):
-    if event["event"] == "started":  # the network is built, and its first checkpoint is written
-        held = 1024 * int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1])
-        resource.setrlimit(resource.RLIMIT_DATA, (held + room, held + room))
-    print(json.dumps(event), flush=True)
-
-try:
-    loop.train(plans.plan(order.recipe), pictures, [], folder / "checkpoint", tell)
-except Fault as fault:
-    print(json.dumps({"event": "fault", "code": fault.code}), flush=True)
-"""
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the data of a process")
+def test_a_batch_that_the_memory_does_not_hold_is_split_beforehand_and_says_so(tmp_path: Path) -> None:
+    folder = ordered(tmp_path / "training", HUNGRY, side=128)
+    status, events = ended(started(folder, limit=ROOM))
+    assert (status, events[-1]) == (0, {"event": "done"})
+    assert {"event": "note", "note": "batch_split"} in events
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the data of a process")
-def test_a_batch_that_the_memory_does_not_hold_is_split_and_says_so(tmp_path: Path) -> None:
-    recipe = TINY.model_copy(
-        update={"config": {"widths": (32, 32), "blocks": 2}, "batch": 8, "patch": 64, "epochs": 1, "steps_per_epoch": 2}
-    )
-    folder = ordered(tmp_path / "training", recipe)
-    done = subprocess.run(
-        [sys.executable, "-c", HUNGRY, str(folder), str(120 << 20)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=LONGEST,
-    )  # fmt: skip
-    events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.returncode == 0, done.stderr
-    assert {"event": "note", "note": "batch_split"} in events
-    assert events[-1]["event"] == "epoch"
+def test_a_crop_that_the_memory_does_not_hold_ends_it_with_a_sentence(tmp_path: Path) -> None:
+    folder = ordered(tmp_path / "training", HUNGRY.model_copy(update={"batch": 1, "patch": 512}), side=512)
+    status, events = ended(started(folder, limit=ROOM))
+    assert status == 1
+    assert (events[-1]["event"], events[-1]["code"], events[-1]["refused"]) == ("fault", "out_of_memory", False)
+    assert "smaller patch" in events[-1]["detail"]

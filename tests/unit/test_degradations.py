@@ -40,7 +40,8 @@ def test_the_same_seed_gives_the_same_and_another_seed_another(step: Any, channe
     one, again, other = (degradations.apply(step, given, np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
-    assert (one.shape, one.dtype) == (given.shape, np.float32)
+    assert one.shape == given.shape
+    assert one.dtype == np.float32
     assert np.array_equal(given, before), "the clean picture was written to"
 
 
@@ -89,8 +90,9 @@ def test_blur_keeps_the_mean_and_takes_the_edges() -> None:
 
 def test_steps_are_done_in_the_order_of_the_recipe() -> None:
     noise, blur = Gaussian(sigma=(25, 25)), Blur(sigma=(2, 2))
+    orders: list[list[Degradation]] = [[blur, noise], [noise, blur]]
     clean = flat(0.5)[np.newaxis]
-    left = [np.std(degradations.degrade(clean, steps, 0, 0, np.random.default_rng(0))[0] * 255) for steps in ([blur, noise], [noise, blur])]
+    left = [np.std(degradations.degrade(clean, steps, 0, 0, np.random.default_rng(0))[0] * 255) for steps in orders]
     assert left[0] == pytest.approx(25, rel=0.03)
     assert left[1] < 6
 
@@ -103,7 +105,7 @@ def test_mixed_does_one_to_three_of_the_others(monkeypatch: pytest.MonkeyPatch) 
         return given
 
     for kind in set(degradations.STEPS) - {"mixed"}:
-        monkeypatch.setitem(degradations.STEPS, kind, noted)  # type: ignore[arg-type]
+        monkeypatch.setitem(degradations.STEPS, kind, noted)
     counts, seen = set(), set()
     for seed in range(60):
         done.clear()

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 from shared.errors import Fault, Refused
 from shared.models.manifest import DataUsed, Manifest
 from shared.trainings.recipe import Recipe
-from trainer import artifact, checkpoints, datasets, finishing, loop, networks, plans, schedules, validation
+from trainer import artifact, checkpoints, datasets, finishing, loop, networks, plans, rehearsal, schedules, validation
 from trainer.datasets import Picture
 from trainer.learner import Learner, Weights
 
@@ -131,7 +132,7 @@ def test_a_loss_that_is_no_number_ends_it_with_the_epoch_and_a_hint_and_spoils_n
     planned = plans.plan(TINY)
     learner = Learner(TINY, planned.architecture, planned.config, planned.precision)
     broken = {name: array + np.float32(np.inf) for name, array in learner.weights().items()}
-    with pytest.raises(Fault, match=r"epoch 1, at step 1: try a learning rate below 0\.001") as fault:
+    with pytest.raises(Fault, match=r"epoch 1, at step 1: try a learning rate below 0\.002") as fault:
         trained(TINY, tmp_path / "checkpoint", planned=plans.Plan(TINY, planned.architecture, planned.config, "float32", base=broken))
     assert fault.value.code == "training_diverged"
     found = checkpoints.load(tmp_path / "checkpoint", TINY)
@@ -208,6 +209,47 @@ def test_a_batch_that_will_not_fit_is_split_beforehand_and_a_crop_that_will_not_
     with pytest.raises(Fault, match="smaller patch") as fault:
         plans.plan(large, memory=1 << 30)
     assert fault.value.code == "out_of_memory"
+
+
+def test_where_it_may_become_tight_a_child_finds_out() -> None:
+    planned = plans.plan(TINY.model_copy(update={"batch": 1}))
+    assert rehearsal.fitted(planned, 64 << 30) is planned
+    assert rehearsal.fitted(planned, 1400 << 20).parts == 1
+    with pytest.raises(Fault, match=r"does not fit into 0\.1 GB") as fault:  # what TensorFlow takes by itself
+        rehearsal.fitted(planned, 100 << 20)
+    assert fault.value.code == "out_of_memory"
+
+
+def test_a_device_that_runs_out_of_memory_goes_on_from_the_checkpoint_in_smaller_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    step = Learner.step
+    tried: list[tuple[int, int]] = []
+
+    def narrow(self: Learner, examples: Any, number: int, rate: float, momentum: float, parts: int = 1) -> float:
+        tried.append((number, parts))
+        if number >= 2 and parts < 2:
+            step(self, examples, number, rate, momentum, parts)  # half done: it must not count
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return step(self, examples, number, rate, momentum, parts)
+
+    monkeypatch.setattr(Learner, "step", narrow)
+    events: list[dict[str, Any]] = []
+    kept = trained(TINY, tmp_path / "a", events)
+    assert tried[:4] == [(0, 1), (1, 1), (2, 1), (0, 2)], "it did not go back to the checkpoint"
+    assert [event for event in events if event["event"] == "note"] == [{"event": "note", "note": "batch_split"}]
+    monkeypatch.setattr(Learner, "step", step)
+    planned = plans.plan(TINY)
+    assert same(kept, trained(TINY, tmp_path / "b", planned=replace(planned, parts=2)))
+
+    def none(*_: Any) -> float:
+        raise MemoryError
+
+    monkeypatch.setattr(Learner, "step", none)
+    with pytest.raises(Fault, match="single crop of 16 pixels"):
+        trained(TINY, tmp_path / "c")
 
 
 def published(folder: Path, recipe: Recipe) -> Path:
