@@ -94,7 +94,7 @@ def bare(recipe: Recipe, pictures: list[Picture]) -> float:
 
     planned = plans.plan(recipe)
     model = networks.build(planned.architecture, planned.config, planned.precision)
-    optimizer = optimizers.build(recipe.optimizer, recipe.learning_rate, recipe.weight_decay, recipe.clip_norm)
+    optimizer = optimizers.build(recipe.optimizer, recipe.rate, recipe.weight_decay, recipe.clip_norm)
     optimizer.build(model.trainable_variables)
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
@@ -127,7 +127,7 @@ def torch_loop(recipe: Recipe, pictures: list[Picture]) -> float:
 
     planned = plans.plan(recipe)
     model = build(UnetConfig.model_validate(dict(planned.config)))
-    optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), recipe.rate, weight_decay=recipe.weight_decay)
 
     def step(batch: Examples) -> float:
         noisy, clean = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in (batch.inputs[0], batch.target))

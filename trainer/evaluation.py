@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.imaging import metrics
-from shared.trainings.recipe import Gaussian, Recipe
+from shared.trainings.recipe import Gaussian, Recipe, Supervision, Task
 from trainer import datasets, degradations, masks
 from trainer.datasets import Picture
 from trainer.masks import Drawer
@@ -193,6 +193,20 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             known = [value for value in values if value is not None]
             means[name] = float(np.mean(known)) if known else None
     return means
+
+
+def comparison(
+    networks: Mapping[str, Run],
+    task: Task,
+    kind: Supervision,
+    pictures: Sequence[Picture],
+    named: str,
+    look: Callable[[], None] = lambda: None,
+) -> list[Report]:
+    """Any networks of a task beside the classical methods, on the pictures of any data set of that kind; see `report`."""
+    recipe = Recipe(task=task, supervision=kind if task == "denoise" else "clean")
+    methods = {name: by_network(run) for name, run in networks.items()} | classical(task)
+    return report(methods, chosen(pictures), conditions(recipe), named, look)
 
 
 def conditions(recipe: Recipe) -> list[Condition]:

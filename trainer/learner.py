@@ -36,7 +36,7 @@ class Learner:
             variable.assign((base or {})[variable.path])
         for variable, average in self._pairs():
             average.assign(variable)
-        self._optimizer = optimizers.build(recipe.optimizer, recipe.learning_rate, recipe.weight_decay, recipe.clip_norm)
+        self._optimizer = optimizers.build(recipe.optimizer, recipe.rate, recipe.weight_decay, recipe.clip_norm)
         self._optimizer.build(self._model.trainable_variables)
         self._chances = [layer.seed_generator.state for layer in self._model.layers if hasattr(layer, "seed_generator")]
         self._gathered: list[Any] = []

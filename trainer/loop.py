@@ -135,7 +135,7 @@ class _Training:
         loss = self._learner.step(batch, progress.step, rate, schedules.momentum(recipe, progress.step), progress.parts)
         if not math.isfinite(loss):
             where = f"in epoch {progress.step // recipe.steps_per_epoch + 1}, at step {progress.step + 1}"
-            raise Fault("training_diverged", f"The loss was no number {where}: try a learning rate below {recipe.learning_rate:g}.")
+            raise Fault("training_diverged", f"The loss was no number {where}: try a learning rate below {recipe.rate:g}.")
         progress.step += 1
         progress.loss_sum += loss
         progress.loss_steps += 1

@@ -23,8 +23,6 @@ from shared.models.manifest import DataUsed
 from shared.trainings.recipe import Recipe
 
 if TYPE_CHECKING:  # SIGTERM is heard before NumPy is imported
-    from trainer.datasets import Picture
-    from trainer.learner import Weights
     from trainer.plans import Plan
 
 CHECKPOINT, SAMPLES, ARTIFACT, DATASET, ORDER = "checkpoint.safetensors", "samples", "artifact", "dataset", "order.json"
@@ -78,6 +76,11 @@ class Stop:
         """Whether to stop."""
         return self.asked
 
+    def raised(self) -> None:
+        """Raises `Stopped` if it is to stop."""
+        if self.asked:
+            raise Stopped
+
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         if not self.begun:
@@ -107,7 +110,7 @@ def main(folder: Path) -> int:
 def _train(folder: Path, voice: Voice, stop: Stop) -> bool:
     """Whether it came to its end."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the import, or TensorFlow chatters
-    from trainer import datasets, loop, validation
+    from trainer import datasets, finishing, loop, validation  # all of it now: the files may be others when it ends
     from trainer.examples import Examples
     from trainer.validation import Run
 
@@ -134,7 +137,16 @@ def _train(folder: Path, voice: Voice, stop: Stop) -> bool:
         voice.tell(event)
 
     weights = loop.train(planned, training, held_out, folder / CHECKPOINT, tell, stop, look)
-    return weights is not None and _finish(folder, order, planned, weights, held_out, voice, stop)
+    if weights is None:
+        return False
+    identity = finishing.Identity(order.name, order.version, order.data, order.licence, order.base, order.base_reference)
+    try:
+        reports = finishing.finish(planned, weights, voice.step, identity, held_out, folder / ARTIFACT, stop.raised)
+    except Stopped:
+        return False
+    for one in reports:
+        voice.tell({"event": "evaluation", **one.json(), "images": one.images})
+    return True
 
 
 def _planned(folder: Path, order: Order) -> "Plan":
@@ -145,26 +157,6 @@ def _planned(folder: Path, order: Order) -> "Plan":
     if (folder / CHECKPOINT).exists():  # it says in how many parts a batch is learnt
         return planned
     return rehearsal.fitted(planned, plans.room(order.memory))
-
-
-def _finish(
-    folder: Path, order: Order, planned: "Plan", weights: "Weights", held_out: "Sequence[Picture]", voice: Voice, stop: Stop
-) -> bool:
-    """Whether it was measured to the end."""
-    from trainer import finishing
-
-    def look() -> None:
-        if stop():
-            raise Stopped
-
-    identity = finishing.Identity(order.name, order.version, order.data, order.licence, order.base, order.base_reference)
-    try:
-        reports = finishing.finish(planned, weights, voice.step, identity, held_out, folder / ARTIFACT, look)
-    except Stopped:
-        return False
-    for one in reports:
-        voice.tell({"event": "evaluation", **one.json(), "images": one.images})
-    return True
 
 
 if __name__ == "__main__":

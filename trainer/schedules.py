@@ -13,11 +13,11 @@ def learning_rate(recipe: Recipe, step: int, total: int | None) -> float:
     """Of step `step` (the first is 0) of `total`; None while that is not known, which is in the warm-up or shortly after."""
     warm_up = recipe.warmup_steps if total is None else min(recipe.warmup_steps, int(total * WARM_UP_SHARE))
     if step < warm_up:
-        return recipe.learning_rate * (START + (1 - START) * step / warm_up)
+        return recipe.rate * (START + (1 - START) * step / warm_up)
     if recipe.schedule == "constant" or total is None:
-        return recipe.learning_rate
+        return recipe.rate
     gone = min(1.0, (step - warm_up) / max(1, total - warm_up))
-    return recipe.learning_rate * (END + (1 - END) * (1 + math.cos(math.pi * gone)) / 2)
+    return recipe.rate * (END + (1 - END) * (1 + math.cos(math.pi * gone)) / 2)
 
 
 def momentum(recipe: Recipe, step: int) -> float:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shared.errors import Refused
-from shared.models import registry
+from shared.imaging import metrics
+from shared.models import card, manifest, registry
+from shared.trainings.recipe import Recipe
 from trainer import datasets, evaluation, masks, optimizers
 from trainer.__main__ import main
 from trainer.datasets import Picture
@@ -118,3 +120,62 @@ def test_a_model_that_fills_is_evaluated_on_every_kind_of_mask(tmp_path: Path) -
     unknown = CliRunner().invoke(main, ["evaluate", classic, str(pictures), "--masks", "boxes rain"])
     assert unknown.exit_code == 2
     assert "no masks called rain" in unknown.output
+
+
+PHOTOS = [Picture(str(seed), "0", np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)) for seed in range(3)]
+
+
+def test_a_report_sets_every_network_beside_a_classical_method_and_the_untouched_picture() -> None:
+    found = evaluation.comparison({"a@1": lambda batch: batch, "b@2": np.zeros_like}, "denoise", "clean", PHOTOS, "photos")
+    (report,) = found
+    assert report.protocol.startswith(evaluation.PROTOCOL)
+    assert {(row["method"], row["sigma"]) for row in report.rows} == {
+        (method, sigma) for method in ("a@1", "b@2", "opencv-nlm") for sigma in evaluation.SIGMAS
+    }
+    for row in report.rows:
+        assert row["images"] == 3
+        if row["method"] == "a@1":
+            assert all(row[figure] == row["input"][figure] for figure in row["input"])
+    assert len(report.images) == 27
+    json.dumps(report.json(), allow_nan=False)
+    described = manifest.read(registry.shipped_artifact("inpaint-classic", 1)).model_copy(
+        update={"metrics": {"evaluations": [report.json()]}}
+    )
+    assert [row["method"] for row in described.rows] == [row["method"] for row in report.rows]
+    assert "opencv-nlm" in card.card(described)
+
+
+def test_of_holes_a_report_tells_what_came_of_the_hole_and_known_pixels_are_put_back() -> None:
+    (report,) = evaluation.comparison({"a@1": lambda picture, mask: np.full_like(picture, 0.5)}, "inpaint", "clean", PHOTOS, "photos")
+    assert {row["mask"] for row in report.rows} == {"strokes", "scratches", "boxes", "dust", "pixels-50", "pixels-80"}
+    assert {row["method"] for row in report.rows} == {"a@1", "opencv-telea", "opencv-ns"}
+    for row in report.images:
+        assert row["mse"] == pytest.approx(row["hole"]["mse"] * row["share"], rel=1e-6)
+
+
+def test_pairs_are_measured_as_they_are_and_of_noisy_pictures_only_what_was_removed_is_told() -> None:
+    paired = [Picture("a", "0", PHOTOS[0].pixels, PHOTOS[1].pixels)]
+    (report,) = evaluation.comparison({"a@1": lambda batch: batch}, "denoise", "paired", paired, "pairs")
+    assert report.rows[0]["psnr"] == pytest.approx(metrics.compare(PHOTOS[0].pixels, PHOTOS[1].pixels).psnr)
+    (report,) = evaluation.comparison({"a@1": lambda batch: batch + np.float32(10 / 255)}, "denoise", "noisy", [dark()], "noisy")
+    assert report.rows[0]["removed_rms"] == pytest.approx(10)
+    assert "psnr" not in report.rows[0]
+
+
+def dark() -> Picture:
+    return Picture("dark", "0", np.random.default_rng(0).integers(0, 100, (20, 30, 1), dtype=np.uint8))
+
+
+def test_a_recipe_with_a_degradation_of_its_own_is_measured_at_that() -> None:
+    steps = Recipe.model_validate({"degradation": [{"kind": "jpeg"}, {"kind": "blur"}]})
+    (condition,) = evaluation.conditions(steps)
+    assert condition.told == {"degradation": "jpeg, blur"}
+    one, again = (condition.show(4, PHOTOS[0]) for _ in range(2))
+    assert one is not None
+    assert again is not None
+    assert np.array_equal(one.inputs[0], again.inputs[0])
+
+
+def test_the_noise_of_a_picture_is_found() -> None:
+    for sigma in (10, 40):
+        assert evaluation.sigma_of(evaluation.add_noise(np.full((128, 128, 3), 128, np.uint8), sigma)) == pytest.approx(sigma, rel=0.05)

@@ -3,8 +3,8 @@
 Chen, Chu, Zhang, Sun: Simple baselines for image restoration, ECCV 2022. A block normalises over channels, gates by multiplying
 one half of them with the other, and weighs channels by what they hold on average. The paper takes that average over the whole
 picture, so that a tile would come out otherwise than the same part of the whole; here it is taken over what lies around, as Chu,
-Chen, Chen, Lu found better anyway (Improving image restoration by revisiting global information aggregation, ECCV 2022): over cells
-of 32 × 32 pixels of the picture and their neighbours, bilinearly between. Each half block's last convolution starts at zero, which
+Chen, Chen, Lu found better anyway (Improving image restoration by revisiting global information aggregation, ECCV 2022): over
+each cell of 32 × 32 pixels of the picture and the eight cells around it. Each half block's last convolution starts at zero, which
 is what the paper's scale factors do.
 """
 
@@ -41,12 +41,12 @@ def multiple(config: NafnetConfig) -> int:
 
 
 def halo(config: NafnetConfig) -> int:
-    """Pixels of context on each side of a tile: the cells around, and those that they are blended with.
+    """Pixels of context on each side of a tile: the cells around, and theirs.
 
     Less than all that a pixel depends on, which grows with every block; measured, tiled and whole agree to more than 60 dB
     (`tests/contracts/test_executor.py`).
     """
-    return 3 * CELL
+    return 2 * CELL
 
 
 def bytes_per_pixel(config: NafnetConfig) -> int:
@@ -75,7 +75,7 @@ def build(config: NafnetConfig, precision: str, dropout: float = 0.0) -> Any:
         mean = layers.AveragePooling2D(cell, dtype=policy, name=f"{name}_cells")(x)
         mean = layers.AveragePooling2D(3, strides=1, padding="same", dtype=policy, name=f"{name}_around")(mean)
         weight = conv(mean, width, f"{name}_weight", start="glorot_uniform")
-        weight = layers.UpSampling2D(cell, interpolation="bilinear", dtype=policy, name=f"{name}_between")(weight)
+        weight = layers.UpSampling2D(cell, dtype=policy, name=f"{name}_spread")(weight)
         return layers.Multiply(dtype=policy, name=name)([x, weight])
 
     def block(x: Any, width: int, level: int, name: str) -> Any:
