@@ -250,7 +250,7 @@ def main(
     fields = {
         "clean": {"minutes": minutes or 5},
         "noisy": {"minutes": minutes or 10, "supervision": "noisy"},
-        "inpaint": {"minutes": minutes or 20, "task": "inpaint"},
+        "inpaint": {"minutes": minutes or 20, "task": "inpaint", "masks": ["strokes"]},
     }[figure]
     learnt_from = photos(False, PHOTOS if figure == "clean" else 180)
     with tempfile.TemporaryDirectory() as place:
