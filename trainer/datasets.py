@@ -164,7 +164,7 @@ def fingerprint(pictures: Sequence[Picture]) -> str:
 def light(pixels: Pixels) -> NDArray[np.float32]:
     """(height, width, 1 or 3) of 8 or 16 bit → (height, width, 3), float32 in 0..1; grey as three equal channels."""
     scaled = pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
-    return np.ascontiguousarray(np.broadcast_to(scaled, (*pixels.shape[:2], 3)))
+    return scaled if pixels.shape[2] == 3 else np.repeat(scaled, 3, axis=2)
 
 
 def half(pixels: NDArray[np.float32]) -> NDArray[np.float32]:

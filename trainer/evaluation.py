@@ -315,8 +315,10 @@ def _filled(flag: int) -> Method:
     def fill(shown: Shown) -> NDArray[np.uint8]:
         import cv2
 
-        holes = (shown.inputs[1][0, :, :, 0] > 0).astype(np.uint8)
-        return np.asarray(cv2.inpaint(shown.untouched, holes, 3, flag))
+        holes = shown.inputs[1][0, :, :, 0] > 0
+        picture = shown.untouched
+        picture[holes] = np.round(picture[~holes].mean(axis=0))  # at the edges of a picture OpenCV looks at what a hole holds
+        return np.asarray(cv2.inpaint(picture, holes.astype(np.uint8), 3, flag))
 
     return fill
 
