@@ -3,25 +3,23 @@
 import json
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from shared import settings
-from shared.errors import LacunaError, Refused
+from shared.errors import LacunaError
 from shared.models import manifest
-from shared.models.manifest import DataUsed, Manifest
-from trainer import artifact, datasets, evaluation, loop, masks, networks
+from shared.models.manifest import DataUsed
+from shared.trainings.recipe import Recipe
+from trainer import artifact, datasets, evaluation, finishing, loop, masks, plans
 from trainer.datasets import Picture
 from trainer.execution import Network, choice, export
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-PROTOCOL = "gaussian, RandomState(0) per image, not clipped, 8-bit RGB output"
-FILLING = "holes drawn by default_rng(place of the image), 8-bit RGB output, known pixels kept"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,6 +33,7 @@ def main() -> None:
 @click.option("--name", default="denoise", show_default=True)
 @click.option("--version", default=1, show_default=True)
 @click.option("--recipe", "recipe_json", default="{}", help="JSON of the recipe's fields; the rest are defaults.")
+@click.option("--clean", multiple=True, type=click.Path(path_type=Path), help="For pairs: the clean counterpart of each folder, in order.")
 @click.option("--base", type=click.Path(path_type=Path), help="Folder of an artifact to start from.")
 @click.option("--terms", multiple=True, help="The terms of each folder, in order, for the manifest.")
 @click.option("--licence", default="", help="The licence of the weights, for the manifest.")
@@ -44,63 +43,55 @@ def train(
     name: str,
     version: int,
     recipe_json: str,
+    clean: tuple[Path, ...],
     base: Path | None,
     terms: tuple[str, ...],
     licence: str,
 ) -> None:
-    """Train on FOLDERS of clean pictures. Goes on from the checkpoint in --out if there is one."""
-    recipe = loop.Recipe.model_validate_json(recipe_json)
-    sets = {folder: datasets.load([folder]) for folder in folders}
-    training, validation = datasets.split(datasets.load(folders), recipe.validation_share)
-    crops = datasets.Crops(training, recipe.patch, recipe.half_share)
+    """Train on the pictures of FOLDERS. Goes on from the checkpoint in --out if there is one."""
+    recipe = _recipe(recipe_json)
+    if len(clean) != (len(folders) if recipe.supervision == "paired" else 0):
+        raise click.UsageError("Give --clean once for each folder if the recipe's supervision is paired, else not at all.")
+    sets = {folder: datasets.pairs(folder, clean[index]) if clean else datasets.load([folder]) for index, folder in enumerate(folders)}
+    pictures = {picture.sha256: picture for found in sets.values() for picture in found}
+    training, held_out = datasets.split([pictures[sha256] for sha256 in sorted(pictures)], recipe.validation_share)
     pixels = sum(picture.pixels.shape[0] * picture.pixels.shape[1] for picture in training)
-    print(f"{len(training)} pictures to train on ({pixels / 1e6:.1f} Mpx), {len(validation)} held out", flush=True)
+    print(f"{len(training)} pictures to train on ({pixels / 1e6:.1f} Mpx), {len(held_out)} held out", flush=True)
 
-    log = out / "log.jsonl"
     out.mkdir(parents=True, exist_ok=True)
+    step = 0
 
-    def tell(progress: loop.Progress) -> None:
-        row = {"step": progress.step, "loss": round(progress.loss, 6), "steps_per_s": round(progress.steps_per_s, 2)}
-        with log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
+    def tell(event: dict[str, Any]) -> None:
+        nonlocal step
+        step = event.get("step", step)
+        line = json.dumps(event)
+        with (out / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
 
-    start = _base(base, recipe) if base is not None else None
-    weights = loop.train(recipe, crops.draw, out / "checkpoint.safetensors", tell, base=start[1] if start else None)
-    described = Manifest(
-        schema=1,
-        name=name,
-        version=version,
-        task="denoise",
-        architecture=recipe.architecture,
-        config=recipe.config,
-        weights_sha256="0" * 64,
-        parameters=sum(int(tensor.size) for tensor in weights.values()),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        base=start[0].reference if start else None,
-        recipe=recipe.model_dump() | ({"base_recipe": start[0].recipe} if start else {}),
-        data=[
-            DataUsed(
-                name=folder.name, sha256=datasets.fingerprint(sets[folder]), images=len(sets[folder]),
-                terms=terms[index] if index < len(terms) else "not stated",
-            )
-            for index, folder in enumerate(folders)
-        ],
-        metrics={},
-        licence=licence,
-    )  # fmt: skip
-    artifact.publish(out, weights, described)
+    planned = plans.plan(recipe, artifact.load_weights(base) if base else None)
+    weights = loop.train(planned, training, held_out, out / "checkpoint.safetensors", tell)
+    assert weights is not None  # noqa: S101 # nobody stops it
+    data = [
+        DataUsed(
+            name=folder.name, sha256=datasets.fingerprint(found), images=len(found),
+            terms=terms[index] if index < len(terms) else "not stated",
+        )
+        for index, (folder, found) in enumerate(sets.items())
+    ]  # fmt: skip
+    for one in finishing.finish(planned, weights, step, finishing.Identity(name, version, data, licence, base), held_out, out):
+        for row in one.rows:
+            print(json.dumps(row))
     print(f"wrote {out / artifact.WEIGHTS} and manifest.json")
 
 
-def _base(folder: Path, recipe: loop.Recipe) -> tuple[Manifest, dict[str, NDArray[np.float32]]]:
-    """The manifest and weights of the artifact to start from."""
-    described, model = artifact.load_network(folder)
-    if networks.parse(described.architecture, described.config) != networks.parse(recipe.architecture, recipe.config):
-        raise Refused(
-            "artifact_invalid", f"{described.reference} has another network than the recipe: give it the same architecture and config."
-        )
-    return described, {variable.path: np.asarray(variable.value).copy() for variable in model.variables}
+def _recipe(text: str) -> Recipe:
+    try:
+        return Recipe.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise click.BadParameter(f"{where}: {first['msg']}" if where else first["msg"], param_hint="--recipe") from error
 
 
 @main.command()
@@ -121,9 +112,9 @@ def evaluate(
     network = choice.Fitting(choice.choose(executor, settings.load().networks, "float32")).load(model)  # as the protocol says
     pictures = [datasets.read(path) for path in datasets.picture_files(folder)]
     if described.task == "inpaint":
-        protocol, table = FILLING, _filling(network, pictures, _drawers(kinds, film), as_json)
+        protocol, table = evaluation.FILLING, _filling(network, pictures, _drawers(kinds, film), as_json)
     else:
-        protocol = PROTOCOL + (", 8-bit noise" if rounded else "")
+        protocol = evaluation.PROTOCOL + (", 8-bit noise" if rounded else "")
         table = _denoising(network, pictures, [float(word) for word in sigmas.split()], rounded, as_json)
     if as_json:
         print(json.dumps({"protocol": protocol, "folder": folder.name, "rows": table}))

@@ -85,3 +85,12 @@ def load_network(folder: Path, precision: str = "float32") -> tuple[Manifest, An
     for variable in model.variables:
         variable.assign(tensors[variable.path].astype(np.float32))
     return described, model
+
+
+def load_weights(folder: Path) -> tuple[Manifest, dict[str, NDArray[np.float32]]]:
+    """(manifest, weights by name) of an artifact to start from. Checked as `load_network` checks; a classical method is refused."""
+    described = manifest.read(folder)
+    if described.weights_sha256 is None:
+        raise Refused("invalid_field", f"{described.reference} is a classical method: it cannot learn.", fields={"base": "cannot learn"})
+    described, model = load_network(folder)
+    return described, {variable.path: np.asarray(variable.value).copy() for variable in model.variables}

@@ -1,6 +1,6 @@
 """What a picture can lack: masks to train and to measure filling with. Each is the same for the same generator and size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,10 @@ from trainer import datasets
 Mask = NDArray[np.bool_]  # (height, width), true where the picture is to be filled
 Drawer = Callable[[int, int, np.random.Generator], Mask]
 
+LOST_PIXELS = (0.3, 0.85)
+CANVAS, CANVAS_PIXELS = 2, 384
+LEAST_MISSING, MOST_MISSING = 0.01, 0.9
+TRIES = 20
 OPACITY = 24  # of 255: from here on a picture of damage counts as a hole
 
 
@@ -103,6 +107,35 @@ def film(folder: Path) -> Drawer:
 DRAWN: dict[str, Drawer] = {
     "strokes": strokes, "scratches": scratches, "boxes": boxes, "dust": dust, "pixels-50": pixels(0.5), "pixels-80": pixels(0.8),
 }  # fmt: skip
+
+
+def some_pixels(height: int, width: int, generator: np.random.Generator) -> Mask:
+    """Each pixel by itself, with a probability drawn from 0.3 to 0.85."""
+    return pixels(float(generator.uniform(*LOST_PIXELS)))(height, width, generator)
+
+
+def drawer(kind: str) -> Drawer:
+    """The masks of a kind as a recipe names them: those of `DRAWN`, `pixels`, or `pixels-N` for N of a hundred."""
+    name, _, share = kind.partition("-")
+    if name == "pixels":
+        return pixels(int(share) / 100) if share else some_pixels
+    return DRAWN[kind]
+
+
+def for_training(kinds: Sequence[str], height: int, width: int, generator: np.random.Generator) -> Mask:
+    """(height, width) of a crop: one of the kinds, drawn for a larger picture and cut out where something is missing.
+
+    So strokes and boxes are as large, in pixels, as they are in pictures. The whole of a crop is never missing.
+    """
+    draw = drawer(kinds[int(generator.integers(0, len(kinds)))])
+    tall, wide = (max(side, min(CANVAS * side, CANVAS_PIXELS)) for side in (height, width))
+    for _ in range(TRIES):
+        drawn = draw(tall, wide, generator)
+        top, left = generator.integers(0, tall - height + 1), generator.integers(0, wide - width + 1)
+        mask = drawn[top : top + height, left : left + width]
+        if LEAST_MISSING <= mask.mean() <= MOST_MISSING:
+            return mask
+    return pixels(0.5)(height, width, generator)  # a crop of a few pixels: nothing else fits
 
 
 def _black(height: int, width: int) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ Loss = Literal["l1", "l2", "charbonnier", "psnr"]
 MaskKind = Annotated[str, StringConstraints(pattern=r"^(strokes|scratches|boxes|dust|pixels(-[1-9][0-9])?)$")]
 
 ARCHITECTURES: dict[Task, tuple[Architecture, ...]] = {"denoise": ("unet", "dncnn", "nafnet"), "inpaint": ("inpaint-unet",)}
+RATES: dict[Task, float] = {"denoise": 2e-3, "inpaint": 1e-3}  # by default; twice that ended a filling network in no numbers
 DEFAULT_MINUTES = 60.0
 DEFAULT_MASKS = ("strokes", "scratches", "boxes", "dust", "pixels")
 
@@ -112,11 +113,13 @@ class Recipe(BaseModel):
     steps_per_epoch: int = Field(500, ge=1, le=100_000)
     batch: int = Field(8, ge=1, le=1024)
     patch: int = Field(96, ge=16, le=1024, description="side of a crop in pixels")
-    learning_rate: float = Field(1e-3, gt=0, le=1, allow_inf_nan=False)
+    learning_rate: float | None = Field(
+        None, gt=0, le=1, allow_inf_nan=False, description="at its highest; by default 0.002, for inpaint 0.001"
+    )
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: int = Field(500, ge=0, le=1_000_000)
     loss: Loss = "l1"
-    optimizer: Optimizer = "adamw"
+    optimizer: Optimizer = "muon"
     weight_decay: float = Field(1e-4, ge=0, le=1, allow_inf_nan=False)
     dropout: float = Field(0.0, ge=0, le=0.9, allow_inf_nan=False, description="share of the channels that a block leaves out")
     ema: float = Field(0.999, ge=0, lt=1, allow_inf_nan=False, description="momentum of the average of the weights, which is what is kept")
@@ -140,6 +143,11 @@ class Recipe(BaseModel):
         if self.task == "inpaint" and self.supervision != "clean":
             raise ValueError("inpaint is learnt from clean pictures")
         return self
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at its highest."""
+        return RATES[self.task] if self.learning_rate is None else self.learning_rate
 
     @property
     def steps(self) -> int | None:

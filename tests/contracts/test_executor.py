@@ -26,6 +26,7 @@ DATA = Path(os.environ.get("DATA", ROOT.parent / "shared" / "data"))
 SMALL: dict[str, dict[str, Any]] = {
     "dncnn": {"depth": 5, "width": 8},
     "inpaint-unet": {"widths": (8, 16), "blocks": 1},
+    "nafnet": {"width": 8, "encoder": (1, 1), "middle": 1, "decoder": (1, 1)},
     "unet": {"widths": (8, 16), "blocks": 1},
 }
 EXECUTORS = ("tensorflow", "openvino")

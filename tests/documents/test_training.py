@@ -2,18 +2,18 @@
 
 import json
 
+from shared.trainings.recipe import Recipe
 from tests.documents.pages import rows, section, text
 from trainer.__main__ import main as trainer
-from trainer.loop import Recipe
 
 PAGE = "docs/training.md"
 
 
 def test_every_field_of_the_recipe_has_its_row_with_its_default() -> None:
     found = [row[:2] for row in rows(section(PAGE, "## train"), "| field | default | meaning |")]
-    expected = [(f"`{name}`", f"`{json.dumps(field.get_default())}`") for name, field in Recipe.model_fields.items()]
+    expected = [(f"`{name}`", f"`{json.dumps(default)}`") for name, default in Recipe().model_dump(mode="json").items()]
     assert found == expected, (
-        f"{PAGE} and Recipe in trainer/loop.py differ. Only on the page: {[row for row in found if row not in expected]}; "
+        f"{PAGE} and Recipe in shared/trainings/recipe.py differ. Only on the page: {[row for row in found if row not in expected]}; "
         f"only in the code: {[row for row in expected if row not in found]}; or the order is another."
     )
 

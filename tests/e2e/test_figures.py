@@ -9,7 +9,7 @@ import pytest
 from shared.models import manifest, registry
 from tests.documents.pages import ROOT
 from trainer import datasets, evaluation
-from trainer.__main__ import PROTOCOL
+from trainer.evaluation import PROTOCOL
 from trainer.execution import Network
 from trainer.execution.ensemble import averaged
 from trainer.execution.openvino import OpenVinoExecutor

@@ -1,4 +1,4 @@
-"""The trainer: seeded, resumable, and honest about what it was given."""
+"""The trainer beside its loop: optimisers, masks and evaluation."""
 
 import json
 import math
@@ -11,42 +11,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shared.errors import Refused
-from shared.models import registry
-from trainer import datasets, evaluation, loop, masks, optimizers
+from shared.imaging import metrics
+from shared.models import card, manifest, registry
+from shared.trainings.recipe import Recipe
+from trainer import datasets, evaluation, masks, optimizers
 from trainer.__main__ import main
-from trainer.datasets import Crops, Picture
-from trainer.degradations import BlindGaussian
-
-TINY = loop.Recipe(config={"widths": (4, 8), "blocks": 1}, steps=8, batch=2, patch=16, warmup_steps=2)
-
-
-def draw(count: int, generator: np.random.Generator) -> NDArray[np.uint8]:
-    return generator.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_an_interrupted_training_ends_with_the_same_weights_bit_for_bit(tmp_path: Path, optimizer: str) -> None:
-    recipe = TINY.model_copy(update={"optimizer": optimizer})
-    undisturbed = loop.train(recipe, draw, tmp_path / "a" / "checkpoint", lambda _: None, every=4)
-
-    class StopError(Exception):
-        pass
-
-    def stop(progress: loop.Progress) -> None:
-        if progress.step == 8:
-            raise StopError
-
-    with pytest.raises(StopError):  # the checkpoint of step 4 is the last
-        loop.train(recipe, draw, tmp_path / "b" / "checkpoint", stop, every=4)
-    resumed = loop.train(recipe, draw, tmp_path / "b" / "checkpoint", lambda _: None, every=4)
-    assert undisturbed.keys() == resumed.keys()
-    assert all(np.array_equal(undisturbed[name], resumed[name]) for name in undisturbed)
+from trainer.datasets import Picture
 
 
 def test_muon_moves_a_kernel_by_an_orthogonal_step_and_leaves_the_layers_at_the_pixels_to_adamw() -> None:
     import keras
 
-    optimizer = optimizers.build("muon", 1.0, weight_decay=0, clip_norm=1e9, ema=0.9)
+    optimizer = optimizers.build("muon", 1.0, weight_decay=0, clip_norm=1e9)
     inner, outer = (keras.Variable(np.zeros((3, 3, 8, 16), np.float32), name="kernel") for _ in range(2))
     inner._path, outer._path = "down0_block0_conv0/kernel", "head/kernel"
     optimizer.build([inner, outer])
@@ -55,67 +31,6 @@ def test_muon_moves_a_kernel_by_an_orthogonal_step_and_leaves_the_layers_at_the_
     step = -np.asarray(inner.value).reshape(-1, 16) / (0.2 * np.sqrt(72))
     assert np.linalg.svd(step, compute_uv=False) == pytest.approx(np.ones(16), abs=0.35)
     assert np.abs(np.asarray(outer.value)) == pytest.approx(np.ones(outer.shape), abs=0.01)  # AdamW's first step is the sign
-
-
-def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
-    loop.train(TINY, draw, tmp_path / "checkpoint", lambda _: None)
-    with pytest.raises(Refused, match="another recipe"):
-        loop.train(TINY.model_copy(update={"seed": 1}), draw, tmp_path / "checkpoint", lambda _: None)
-
-
-def test_what_goes_wrong_with_the_pictures_is_raised_where_one_trains(tmp_path: Path) -> None:
-    def broken(count: int, generator: np.random.Generator) -> NDArray[np.uint8]:
-        raise OSError("the disk is gone")
-
-    with pytest.raises(OSError, match="the disk is gone"):
-        loop.train(TINY, broken, tmp_path / "checkpoint", lambda _: None)
-
-
-def test_noise_is_the_same_for_the_same_seed_and_has_the_level_it_says() -> None:
-    clean = np.full((4, 64, 64, 3), 128, dtype=np.uint8)
-    degradation = BlindGaussian(25, 25, rounded_share=0, grey_share=0)
-    noisy, target = degradation.apply(clean, np.random.default_rng(3))
-    again, _ = degradation.apply(clean, np.random.default_rng(3))
-    assert np.array_equal(noisy, again)
-    assert np.std((noisy - target) * 255) == pytest.approx(25, rel=0.02)
-
-
-def test_grey_patches_have_equal_channels_and_rounded_ones_are_8_bit() -> None:
-    clean = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
-    noisy, target = BlindGaussian(rounded_share=1, grey_share=1).apply(clean, np.random.default_rng(0))
-    assert np.ptp(noisy, axis=3).max() == 0
-    assert np.ptp(target, axis=3).max() < 1e-6
-    assert np.abs(noisy * 255 - np.round(noisy * 255)).max() < 1e-3
-    assert noisy.min() >= 0
-    assert noisy.max() <= 1
-
-
-def test_a_held_out_picture_stays_held_out_when_the_set_grows() -> None:
-    pictures = [Picture(str(index), f"{index * 40_000_003 % 2**32:08x}", np.zeros((1, 1, 3), np.uint8)) for index in range(200)]
-    _, held_out = datasets.split(pictures[:100], 0.2)
-    _, later = datasets.split(pictures, 0.2)
-    assert {picture.name for picture in held_out} <= {picture.name for picture in later}
-    assert 0 < len(held_out) < 50
-
-
-def test_crops_are_of_the_pictures_and_small_pictures_are_left_out() -> None:
-    big = np.arange(32 * 40 * 3, dtype=np.uint8).reshape(32, 40, 3)
-    crops = Crops([Picture("big", "0", big), Picture("small", "1", np.zeros((8, 8, 3), np.uint8))], 16)
-    drawn = crops.draw(20, np.random.default_rng(0))
-    assert drawn.shape == (20, 16, 16, 3)
-    assert set(np.unique(drawn)) <= set(np.unique(big))
-    with pytest.raises(Refused):
-        Crops([Picture("small", "1", np.zeros((8, 8, 3), np.uint8))], 16)
-
-
-def test_a_share_of_the_crops_comes_from_the_pictures_at_half_their_size() -> None:
-    bright, dark = (Picture(str(value), str(value), np.full((side, side, 3), value, np.uint8)) for value, side in ((200, 40), (50, 20)))
-    crops = Crops([bright, dark], 16, half_share=0.25)
-    assert [pixels.shape[0] for pixels in crops.pixels] == [40, 20, 20]  # the dark one at half its size is too small
-    assert crops.share == pytest.approx([0.6, 0.75, 1.0])
-    assert {int(crop.mean()) for crop in crops.draw(40, np.random.default_rng(0))} == {200, 50}
-    with pytest.raises(Refused, match="half its size"):
-        Crops([bright, dark], 24, half_share=0.25)
 
 
 def test_a_folder_without_pictures_is_refused_with_a_sentence(tmp_path: Path) -> None:
@@ -205,3 +120,62 @@ def test_a_model_that_fills_is_evaluated_on_every_kind_of_mask(tmp_path: Path) -
     unknown = CliRunner().invoke(main, ["evaluate", classic, str(pictures), "--masks", "boxes rain"])
     assert unknown.exit_code == 2
     assert "no masks called rain" in unknown.output
+
+
+PHOTOS = [Picture(str(seed), "0", np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)) for seed in range(3)]
+
+
+def test_a_report_sets_every_network_beside_a_classical_method_and_the_untouched_picture() -> None:
+    found = evaluation.comparison({"a@1": lambda batch: batch, "b@2": np.zeros_like}, "denoise", "clean", PHOTOS, "photos")
+    (report,) = found
+    assert report.protocol.startswith(evaluation.PROTOCOL)
+    assert {(row["method"], row["sigma"]) for row in report.rows} == {
+        (method, sigma) for method in ("a@1", "b@2", "opencv-nlm") for sigma in evaluation.SIGMAS
+    }
+    for row in report.rows:
+        assert row["images"] == 3
+        if row["method"] == "a@1":
+            assert all(row[figure] == row["input"][figure] for figure in row["input"])
+    assert len(report.images) == 27
+    json.dumps(report.json(), allow_nan=False)
+    described = manifest.read(registry.shipped_artifact("inpaint-classic", 1)).model_copy(
+        update={"metrics": {"evaluations": [report.json()]}}
+    )
+    assert [row["method"] for row in described.rows] == [row["method"] for row in report.rows]
+    assert "opencv-nlm" in card.card(described)
+
+
+def test_of_holes_a_report_tells_what_came_of_the_hole_and_known_pixels_are_put_back() -> None:
+    (report,) = evaluation.comparison({"a@1": lambda picture, mask: np.full_like(picture, 0.5)}, "inpaint", "clean", PHOTOS, "photos")
+    assert {row["mask"] for row in report.rows} == {"strokes", "scratches", "boxes", "dust", "pixels-50", "pixels-80"}
+    assert {row["method"] for row in report.rows} == {"a@1", "opencv-telea", "opencv-ns"}
+    for row in report.images:
+        assert row["mse"] == pytest.approx(row["hole"]["mse"] * row["share"], rel=1e-6)
+
+
+def test_pairs_are_measured_as_they_are_and_of_noisy_pictures_only_what_was_removed_is_told() -> None:
+    paired = [Picture("a", "0", PHOTOS[0].pixels, PHOTOS[1].pixels)]
+    (report,) = evaluation.comparison({"a@1": lambda batch: batch}, "denoise", "paired", paired, "pairs")
+    assert report.rows[0]["psnr"] == pytest.approx(metrics.compare(PHOTOS[0].pixels, PHOTOS[1].pixels).psnr)
+    (report,) = evaluation.comparison({"a@1": lambda batch: batch + np.float32(10 / 255)}, "denoise", "noisy", [dark()], "noisy")
+    assert report.rows[0]["removed_rms"] == pytest.approx(10)
+    assert "psnr" not in report.rows[0]
+
+
+def dark() -> Picture:
+    return Picture("dark", "0", np.random.default_rng(0).integers(0, 100, (20, 30, 1), dtype=np.uint8))
+
+
+def test_a_recipe_with_a_degradation_of_its_own_is_measured_at_that() -> None:
+    steps = Recipe.model_validate({"degradation": [{"kind": "jpeg"}, {"kind": "blur"}]})
+    (condition,) = evaluation.conditions(steps)
+    assert condition.told == {"degradation": "jpeg, blur"}
+    one, again = (condition.show(4, PHOTOS[0]) for _ in range(2))
+    assert one is not None
+    assert again is not None
+    assert np.array_equal(one.inputs[0], again.inputs[0])
+
+
+def test_the_noise_of_a_picture_is_found() -> None:
+    for sigma in (10, 40):
+        assert evaluation.sigma_of(evaluation.add_noise(np.full((128, 128, 3), 128, np.uint8), sigma)) == pytest.approx(sigma, rel=0.05)

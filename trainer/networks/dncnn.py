@@ -35,7 +35,7 @@ def bytes_per_pixel(config: DncnnConfig) -> int:
     return 4 * (2 * config.width + 2 * config.channels)
 
 
-def build(config: DncnnConfig, precision: str) -> Any:
+def build(config: DncnnConfig, precision: str, dropout: float = 0.0) -> Any:
     """(n, height, width, channels) in 0..1 → the same shape, float32."""
     import keras
     from keras import layers
@@ -46,6 +46,8 @@ def build(config: DncnnConfig, precision: str) -> Any:
     for index in range(config.depth - 1):
         x = layers.Conv2D(config.width, 3, padding="same", kernel_initializer="he_normal", dtype=policy, name=f"conv{index}")(x)
         x = layers.ReLU(dtype=policy, name=f"relu{index}")(x)
+        if dropout and index:
+            x = layers.SpatialDropout2D(dropout, dtype=policy, name=f"drop{index}")(x)
     noise = layers.Conv2D(config.channels, 3, padding="same", kernel_initializer="zeros", dtype="float32", name="tail")(x)
     clean = layers.Subtract(dtype="float32", name="clean")([noisy, noise])
     return keras.Model(noisy, clean, name="dncnn")

@@ -16,7 +16,7 @@ def bytes_per_pixel(config: UnetConfig) -> int:
     return 2 * unet.bytes_per_pixel(config)
 
 
-def build(config: UnetConfig, precision: str) -> Any:
+def build(config: UnetConfig, precision: str, dropout: float = 0.0) -> Any:
     """Picture (n, h, w, channels) in 0..1 and mask (n, h, w, 1), 1 = fill → the picture's shape, float32.
 
     Height and width are multiples of the U-Net's; widths count what is left after the gates.
@@ -36,6 +36,8 @@ def build(config: UnetConfig, precision: str) -> Any:
         for index in range(config.blocks):
             y = gated(x, width, f"{name}_block{index}_conv0")
             y = layers.ReLU(dtype=policy, name=f"{name}_block{index}_relu")(y)
+            if dropout:
+                y = layers.SpatialDropout2D(dropout, dtype=policy, name=f"{name}_block{index}_drop")(y)
             y = gated(y, width, f"{name}_block{index}_conv1", zero=True)
             x = layers.Add(dtype=policy, name=f"{name}_block{index}_add")([x, y])
         return x

@@ -48,7 +48,7 @@ def bytes_per_pixel(config: UnetConfig) -> int:
     return sum(12 * width >> 2 * level for level, width in enumerate(config.widths)) + 8 * config.channels
 
 
-def build(config: UnetConfig, precision: str) -> Any:
+def build(config: UnetConfig, precision: str, dropout: float = 0.0) -> Any:
     """(n, height, width, channels) in 0..1 → the same shape, float32; height and width multiples of `multiple(config)`."""
     import keras
     from keras import layers
@@ -63,6 +63,8 @@ def build(config: UnetConfig, precision: str) -> Any:
         for index in range(config.blocks):
             y = conv(x, width, f"{name}_block{index}_conv0")
             y = layers.ReLU(dtype=policy, name=f"{name}_block{index}_relu")(y)
+            if dropout:
+                y = layers.SpatialDropout2D(dropout, dtype=policy, name=f"{name}_block{index}_drop")(y)
             y = conv(y, width, f"{name}_block{index}_conv1", zero=True)
             x = layers.Add(dtype=policy, name=f"{name}_block{index}_add")([x, y])
         return x
