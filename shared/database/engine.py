@@ -9,6 +9,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+CACHE_KB = 512  # of SQLite, for each connection: every other one's write empties it, so more is only memory that is never given back
 BUSY_MS = 5000  # how long a statement waits for locks, and a request for a connection
 LONGEST_MS = 60_000  # of a statement on PostgreSQL: a plan gone wrong must not hold its locks for ever
 LACUNA = 0x1AC04A  # the number of our advisory lock
@@ -89,7 +90,14 @@ def be_alone(connection: Connection) -> None:
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # we begin transactions ourselves, below
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "fullfsync=ON", "foreign_keys=ON", f"busy_timeout={BUSY_MS}"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "fullfsync=ON",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_MS}",
+        f"cache_size=-{CACHE_KB}",
+    ):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
