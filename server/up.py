@@ -6,7 +6,6 @@ import importlib.util
 import shutil
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -85,7 +84,7 @@ def up(settings: Settings, say: Callable[[str], None]) -> None:
     check_executor(settings)
     for sentence in [*migrate(settings), *keys.first(settings)]:
         say(sentence)
-    stopping = threading.Event()
+    stopping = children.Asked()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     children.hold_lifeline(stopping.set, last_seconds=settings.grace_seconds + 15)
@@ -143,7 +142,8 @@ def _stop(parts: list[Part], grace_seconds: float) -> None:
             part.child.terminate()
     for part in reversed(parts):
         if part.child is not None:
-            part.child.stop(grace_seconds + 10)
+            end = part.child.stop if part.name == "valkey" else part.child.end  # a second signal would find the first one's handler
+            end(grace_seconds + 10)
 
 
 def _answers(settings: Settings) -> bool:

@@ -19,6 +19,7 @@ from typing import IO, Any
 LIFELINE = "LACUNA_CHILD_LIFELINE"  # numbers of inherited descriptors; not settings
 BEAT = "LACUNA_CHILD_BEAT"
 BEAT_SECONDS = 1.0
+GLANCE_SECONDS = 0.05
 
 
 class Child:
@@ -80,6 +81,10 @@ class Child:
     def stop(self, grace_seconds: float) -> None:
         """Ask it to end, wait so long, then kill what is left of its group. `last_beat` is what it said last."""
         self.terminate()
+        self.end(grace_seconds)
+
+    def end(self, grace_seconds: float) -> None:
+        """The same of one that was asked to end."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(grace_seconds)
         self.kill()
@@ -92,6 +97,31 @@ class Child:
             self.process.stdout.close()
         os.close(self._lifeline)
         os.close(self._beat)
+
+
+class Asked:
+    """Whether somebody asked for something, as a signal's handler may.
+
+    An Event has a lock: a second signal within the first one's handler would wait for it for ever, in the thread that holds it.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def set(self) -> None:
+        """It is asked for."""
+        self._asked = True
+
+    def is_set(self) -> bool:
+        """Whether it was."""
+        return self._asked
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it was, or is within so many seconds."""
+        until = time.monotonic() + seconds
+        while not self._asked and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, GLANCE_SECONDS))
+        return self._asked
 
 
 def python(module: str, *arguments: str) -> list[str]:

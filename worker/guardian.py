@@ -6,7 +6,6 @@ neighbours get their attempt back. If the guardian dies too, the leases lapse an
 
 import signal
 import sys
-import threading
 import time
 from typing import Any
 
@@ -25,8 +24,9 @@ BACK_OFF_SECONDS = (0.0, 1.0, 2.0, 5.0)
 SETTLED_SECONDS = 60.0
 
 
-# glibc gives every thread memory of its own and takes nothing back of it, and once a large array was freed it keeps the next ones too,
-# up to 32 MB each, among all that is small: with pictures of all sizes a worker grew by an eighth
+# Of a worker that restores. glibc gives every thread memory of its own and takes nothing back of it, and once a large array was freed it
+# keeps the next ones too, up to 32 MB each, among all that is small: with pictures of all sizes a worker grew by an eighth. A training,
+# which has the same large arrays in each step, keeps them.
 FRUGAL = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     chosen = settings.load()
     events.configure()
     metrics.start(chosen.metrics)
-    stopping = threading.Event()
+    stopping = children.Asked()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     signal.signal(signal.SIGINT, lambda *_: stopping.set())
     children.hold_lifeline(last_seconds=chosen.grace_seconds + 10)
@@ -43,12 +43,12 @@ def main() -> None:
     guard(chosen, sys.argv[1], stopping)
 
 
-def guard(chosen: Settings, part: str, stopping: threading.Event) -> None:
+def guard(chosen: Settings, part: str, stopping: children.Asked) -> None:
     """Keep one process of `part` (`worker` or `trainer`) alive until `stopping` is set; then end it within its grace."""
     jobs = Jobs(open_database(chosen.database), chosen.lease_seconds)
     failures = 0
     while not stopping.is_set():
-        child = Child(children.python("worker.app", part), FRUGAL)
+        child = Child(children.python("worker.app", part), FRUGAL if part == "worker" else None)
         events.emit("part.started", part=part, pid=child.process.pid)
         lived = _watch(child, part, chosen.silence_seconds, stopping)
         if stopping.is_set():
@@ -64,7 +64,7 @@ def guard(chosen: Settings, part: str, stopping: threading.Event) -> None:
         stopping.wait(BACK_OFF_SECONDS[failures])
 
 
-def _watch(child: Child, part: str, silence_seconds: float, stopping: threading.Event) -> float:
+def _watch(child: Child, part: str, silence_seconds: float, stopping: children.Asked) -> float:
     """Returns when the child has ended, is frozen or overdue, or we stop; how many seconds it lived."""
     began = time.monotonic()
     while child.ended() is None and not stopping.is_set():

@@ -158,3 +158,39 @@ def test_a_program_that_was_started_by_hand_follows_nobody(monkeypatch: pytest.M
     monkeypatch.delenv(children.BEAT, raising=False)
     children.hold_lifeline()
     children.beat()
+
+
+def test_however_many_signals_ask_for_the_same_nobody_waits_for_ever(child_of: Program) -> None:
+    child = child_of(
+        """
+        import signal, time
+        from shared import children
+        stopping = children.Asked()
+        signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+        children.beat(lambda: {"waits": True})
+        raise SystemExit(0 if stopping.wait(60) else 1)
+        """
+    )
+    assert heard(child) == {"waits": True}
+    for _ in range(50):
+        child.terminate()
+    assert child.process.wait(30) == 0
+
+
+def test_what_was_asked_to_end_is_not_asked_again(child_of: Program) -> None:
+    child = child_of(
+        """
+        import signal, time
+        from shared import children
+        heard = []
+        signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+        children.beat(lambda: {"heard": len(heard)})
+        while not heard:
+            time.sleep(0.01)
+        time.sleep(1.5)
+        """
+    )
+    assert heard(child) == {"heard": 0}
+    child.terminate()
+    child.end(30)
+    assert child.last_beat == {"heard": 1}

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -108,12 +107,12 @@ FROZEN: tuple[float, dict[str, Any]] = (31, WELL[1])
 )
 def test_a_worker_is_watched_until_it_ends_is_overdue_or_falls_silent(moments: list[tuple[float, dict[str, Any]]], unseen: int) -> None:
     child = Watched(*moments)
-    guardian._watch(cast(Child, child), "worker", 30, threading.Event())
+    guardian._watch(cast(Child, child), "worker", 30, children.Asked())
     assert len(child.moments) == unseen
 
 
 def test_a_guardian_that_stops_watches_no_longer() -> None:
-    child, stopping = Watched(WELL), threading.Event()
+    child, stopping = Watched(WELL), children.Asked()
     stopping.set()
     guardian._watch(cast(Child, child), "worker", 30, stopping)
     assert child.moments == [WELL]
@@ -133,7 +132,7 @@ time.sleep(600)
 """
     monkeypatch.setattr(children, "python", lambda *_: [sys.executable, "-c", program])
     monkeypatch.setattr(guardian, "open_database", lambda _: jobs._engine)
-    stopping = threading.Event()
+    stopping = children.Asked()
     heard = Child.listen
 
     def listen(self: Child, timeout_seconds: float) -> None:

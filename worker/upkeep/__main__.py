@@ -33,7 +33,7 @@ def main() -> None:
     chosen = settings.load()
     events.configure()
     metrics.start(chosen.metrics)
-    stopping = threading.Event()
+    stopping = children.Asked()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     signal.signal(signal.SIGINT, lambda *_: stopping.set())
     children.hold_lifeline()
@@ -65,7 +65,7 @@ def main() -> None:
         stopping.wait(chosen.tick_seconds)
 
 
-def _sweep(jobs: Jobs, models: Models, datasets: Datasets, blobs: Blobs, chosen: Settings, stopping: threading.Event) -> None:
+def _sweep(jobs: Jobs, models: Models, datasets: Datasets, blobs: Blobs, chosen: Settings, stopping: children.Asked) -> None:
     """In a thread of its own: with a hundred thousand blobs a sweep takes longer than the reaper may be late."""
     while not stopping.is_set():
         try:
