@@ -31,6 +31,7 @@ CODES: dict[str, Code] = {
     "batch_not_found": Code(404, "There is no such batch", "Check the id; GET /v1/batches lists yours."),
     "model_not_found": Code(404, "There is no such model", "GET /v1/models lists what there is."),
     "preview_not_found": Code(404, "There is no such preview", "The job was sent no such file, or is older than previews are."),
+    "artifact_not_found": Code(404, "There is no such file of the training", "GET /v1/jobs/{id}/artifacts lists what there is now."),
     "dataset_not_found": Code(404, "There is no such data set", "Check the id; GET /v1/datasets lists yours."),
     "folder_not_found": Code(404, "There is no such folder", "Check its name, as the machine sees it that Lacuna runs on."),
     "route_not_found": Code(404, "There is no such address", "GET /openapi.json lists every address."),

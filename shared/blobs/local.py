@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -112,6 +113,15 @@ class LocalBlobs:
     def open(self, key: str) -> BinaryIO:
         """See `Blobs.open`."""
         return (self._root / key).open("rb")
+
+    def fetch(self, key: str, path: Path) -> None:
+        """See `Blobs.fetch`: a link, where both lie on one file system."""
+        try:
+            path.hardlink_to(self._root / key)
+        except FileNotFoundError:
+            raise
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(self._root / key, path)
 
     def delete(self, key: str) -> None:
         """See `Blobs.delete`; the folder goes too when it became empty."""

@@ -4,6 +4,7 @@ import hashlib
 import io
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 from shared.blobs.store import Stored
@@ -60,6 +61,10 @@ class MemoryBlobs:
         if key not in self.blobs:
             raise FileNotFoundError(key)
         return io.BytesIO(self.blobs[key][0])
+
+    def fetch(self, key: str, path: Path) -> None:
+        """See `Blobs.fetch`."""
+        path.write_bytes(self.open(key).read())
 
     def delete(self, key: str) -> None:
         """See `Blobs.delete`."""

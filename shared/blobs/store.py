@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 CHUNK_BYTES = 1 << 20
@@ -54,6 +55,13 @@ class Blobs(Protocol):
 
     def open(self, key: str) -> BinaryIO:
         """Read a blob. Raises FileNotFoundError."""
+        ...
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Make the new file `path` hold a blob's bytes, for a program that maps it into memory and never writes it.
+
+        It may share the bytes with the store. Raises FileNotFoundError.
+        """
         ...
 
     def delete(self, key: str) -> None:

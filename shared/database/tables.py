@@ -133,7 +133,9 @@ jobs = Table(
     Column("worker", Text),
     Column("lease_until", BigInteger),
     Column("rung_at", BigInteger, nullable=False),  # when somebody last rang for it: upkeep rings again after a while
-    Column("checkpoint_at_claim", Text),
+    Column("checkpoint_at_claim", Text),  # what the attempt before left: an attempt that leaves more does not count when it is lost
+    Column("checkpoint_key", Text),  # the blob that a training goes on from
+    Column("artifacts", Document),  # by name, what a training leaves on its way: a blob's key, bytes, sha256 and type
     Column("progress_done", Integer, nullable=False),
     Column("progress_total", Integer, nullable=False),
     Column("progress_unit", String(16), nullable=False),
@@ -199,8 +201,9 @@ job_metrics = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("job_id", Id, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
-    Column("of", String(16), nullable=False),  # restore: output, input; train: train, validation
+    Column("of", String(140), nullable=False),  # restore: output, input; train: train, validation; evaluate: a model, input, a method
     Column("epoch", Integer),
+    Column("picture", Text),  # of one picture; else the mean
     Column("protocol", Text, nullable=False),
     Column("loss", Float),
     Column("psnr", Float),
@@ -291,6 +294,7 @@ models = Table(
     Column("id", Id),  # what the keys of its blobs begin with; none: its files come with Lacuna
     Column("job_id", Id),  # what makes it ready
     Column("exported_key", Text),  # the blob of its exported network
+    Column("weights_key", Text),  # the blob of its weights, where it was trained here; of an added one the key follows from the id
     PrimaryKeyConstraint("name", "version"),
     _one_of("task", TASKS),
     _one_of("state", MODEL_STATES),

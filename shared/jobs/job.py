@@ -42,6 +42,9 @@ class Lane(StrEnum):
     TRAIN = "train"
 
 
+PATIENT = (Lane.BULK, Lane.TRAIN)  # lanes of which nothing is begun while the disk is nearly full
+
+
 class Move(StrEnum):
     """What can happen to a job."""
 
@@ -154,6 +157,8 @@ class Job:
     started_at: int | None
     finished_at: int | None
     expires_at: int | None  # written once that time is over: from then on its files are going
+    checkpoint_key: str | None = None  # the blob that a training goes on from
+    artifacts: dict[str, dict[str, Any]] | None = None  # by name, what a training leaves: `key`, `bytes`, `sha256`, `type`
 
     @property
     def seen_pixels(self) -> int:
@@ -242,5 +247,15 @@ def preview_part(of: str, token: int) -> str:
 
 
 def exported_part(token: int) -> str:
-    """The same for what a publish job makes."""
+    """The same for what a publish job or a training makes."""
     return f"exported.{token}"
+
+
+def weights_part(token: int) -> str:
+    """The same for the weights that a training makes."""
+    return f"weights.{token}"
+
+
+def artifact_part(name: str, token: int, number: int) -> str:
+    """The same for what a training leaves on its way, of which there are several under one name, one after the other."""
+    return f"{name}.{token}.{number}"

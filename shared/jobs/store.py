@@ -81,7 +81,7 @@ PUBLISHED = (
 )  # fmt: skip
 # by the id of a job, what is remembered of its output: a row of `outputs`; None where somebody took it away
 Publications = Mapping[str, Mapping[str, Any] | None] | None
-METRICS = ("of", "protocol", "psnr", "ssim", "mse", "rmse", "mae")
+METRICS = ("of", "epoch", "picture", "protocol", "loss", "psnr", "ssim", "mse", "rmse", "mae", "seconds")
 REAPED_DUE_MS = 1_000
 LATEST_WEIGHS = 0.2  # of one job, in the rate of its model
 CHUNK = 500  # rows that one write changes
@@ -311,7 +311,7 @@ class Jobs:
                     .values(
                         state=State.RUNNING, token=jobs.c.token + 1, attempts=jobs.c.attempts + 1, worker=worker,
                         lease_until=clock_ms() + self._lease_ms, started_at=func.coalesce(jobs.c.started_at, now_ms()),
-                        progress_done=0, progress_total=0, **_changed,
+                        progress_done=0, progress_total=0, checkpoint_at_claim=jobs.c.checkpoint_key, **_changed,
                     )
                     .returning(*COLUMNS)
                 )  # fmt: skip
@@ -353,6 +353,25 @@ class Jobs:
                 renewed = update(jobs).where(_attempts(kept), _may(Move.RENEW)).values(lease_until=clock_ms() + self._lease_ms)
                 connection.execute(renewed)
         return kept
+
+    def record(
+        self, job: Job, artifacts: Mapping[str, Any], checkpoint_key: str | None, rows: Sequence[Mapping[str, Any]], anew: bool = False
+    ) -> bool:
+        """What an attempt leaves on its way: all its artifacts, where it would go on, and figures that are new.
+
+        They take the place of those of the same epochs, or of what is no epoch's; `anew` of all. False if it is no longer ours.
+        """
+        values = {"artifacts": dict(artifacts), "checkpoint_key": checkpoint_key, **_changed}
+        ours = update(jobs).where(jobs.c.id == job.id, jobs.c.token == job.token, _may(Move.RENEW)).values(**values)
+        with self._engine.begin() as connection:
+            if connection.execute(ours).rowcount != 1:
+                return False
+            epochs = {row.get("epoch") for row in rows}
+            same = or_(job_metrics.c.epoch.in_(epochs - {None}), *([job_metrics.c.epoch.is_(None)] if None in epochs else []))
+            connection.execute(delete(job_metrics).where(job_metrics.c.job_id == job.id, *([] if anew else [same])))
+            if rows:
+                connection.execute(insert(job_metrics), [dict.fromkeys(METRICS) | {"job_id": job.id} | dict(row) for row in rows])
+        return True
 
     def succeed(self, group: Sequence[Success], published: Publications = None) -> frozenset[tuple[str, int]]:
         """SUCCEED: one transaction for the group, one guarded statement for each row. The attempts that were still ours.
@@ -397,7 +416,7 @@ class Jobs:
 
         It is put off by `LONGEST_DELAY_SECONDS` at most.
         """
-        again = jobs.c.attempts < jobs.c.max_attempts
+        again = or_(jobs.c.attempts < jobs.c.max_attempts, _went_on)
         delay_ms = int(min(delay_seconds, LONGEST_DELAY_SECONDS) * 1000)
         values = {**_requeued_or_failed(again, _error(outcome), delay_ms), "alone": or_(jobs.c.alone, literal(alone))}
         return self._end(job, Move.RETRY, "job.retried", values, code=outcome.code)
@@ -421,7 +440,7 @@ class Jobs:
 
         With `pardon` none is: the statement only shows that the database can be written.
         """
-        again = jobs.c.attempts < jobs.c.max_attempts
+        again = or_(jobs.c.attempts < jobs.c.max_attempts, _went_on)
         # twice a lease: the reaper pauses after a clock was stepped, but not for a small step, and then healthy workers renew later
         over = _over(jobs.c.lease_until, 2 * self._lease_ms, now_ms() if at is None else literal(at, jobs.c.lease_until.type))
         lapsed = select(jobs.c.id).where(_may(Move.REAP), over, *([false()] if pardon else []))
@@ -639,7 +658,7 @@ class Jobs:
             return {row.id: job_of(row) for row in connection.execute(select(*COLUMNS).where(jobs.c.id.in_(list(ids))))}
 
     def metrics(self, job_id: str) -> list[dict[str, Any]]:
-        """The rows of figures of a job: what they are `of`, their protocol, and psnr, ssim, mse, rmse, mae; the output's first."""
+        """The rows of figures of a job, in the order in which they came: `METRICS`, None where a figure means nothing."""
         named = [job_metrics.c[name] for name in METRICS]
         with self._reading() as connection:
             rows = connection.execute(select(*named).where(job_metrics.c.job_id == job_id).order_by(job_metrics.c.id))
@@ -669,6 +688,7 @@ class Jobs:
             jobs.c.token,
             jobs.c.result_key,
             jobs.c.expires_at,
+            jobs.c.artifacts,
             (jobs.c.changed_at > now_ms() - int(grace_seconds * 1000)).label("fresh"),
         ).where(jobs.c.id.in_(list(ids)))
         with self._reading() as connection:
@@ -765,6 +785,8 @@ _NEW_FIELDS = (
 # what every visible change writes, and what every end does
 _changed: dict[str, Any] = {"version": jobs.c.version + 1, "changed_at": now_ms()}
 _nothing_left = case((jobs.c.output.is_not(None), now_ms()), else_=null())  # an attempt that fails has taken its part away
+# an attempt of a training that left more than it found: it does not count, so that a machine may be switched off every night
+_went_on = and_(jobs.c.checkpoint_key.is_not(None), jobs.c.checkpoint_key.is_distinct_from(jobs.c.checkpoint_at_claim))
 _ended: dict[str, Any] = {"lease_until": None, "worker": None, "finished_at": now_ms(), **_changed}
 
 
@@ -814,7 +836,8 @@ def _named(row: Any) -> set[str] | None:
     if row.expires_at is not None or (row.kind == Kind.INGEST and row.state in FINAL):  # an archive was unpacked, or never will be
         return set()
     previews = {blob_key(row.id, preview_part(of, row.token)) for of in PREVIEWS}  # of the last attempt
-    return input_keys(row.input) | previews | ({row.result_key} - {None})
+    left = {artifact["key"] for artifact in (row.artifacts or {}).values()}
+    return input_keys(row.input) | previews | left | ({row.result_key} - {None})
 
 
 def _settle(connection: Connection, moved: Sequence[Job]) -> None:
@@ -835,8 +858,8 @@ def _settle_datasets(connection: Connection, moved: Sequence[Job]) -> None:
 
 
 def _settle_models(connection: Connection, moved: Sequence[Job]) -> None:
-    """Of those jobs that publish a model and have ended now: it is ready if its job succeeded, else it failed."""
-    publishing = [job.id for job in moved if job.kind == Kind.PUBLISH]
+    """Of those jobs that make a model and have ended now: it is ready if its job succeeded, else it failed."""
+    publishing = [job.id for job in moved if job.kind in (Kind.PUBLISH, Kind.TRAIN)]
     if not publishing:
         return
     ended = select(jobs.c.id, jobs.c.state, jobs.c.result_key).where(jobs.c.id.in_(publishing), jobs.c.state.in_(FINAL))
@@ -936,6 +959,7 @@ def _reserved(reservation: Reservation) -> list[ColumnElement[bool]]:
 
 def _requeued_or_failed(again: ColumnElement[bool], error: dict[str, Any], due_ms: int) -> dict[str, Any]:
     return {
+        "attempts": case((_went_on, jobs.c.attempts - 1), else_=jobs.c.attempts),
         "state": case((again, literal(str(State.QUEUED))), else_=literal(str(State.FAILED))),
         "error": case((again, null()), else_=literal(error, JSON(none_as_null=True))),
         "finished_at": case((again, null()), else_=now_ms()),

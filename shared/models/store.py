@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from shared import events
 from shared.database.engine import ONE_SELECT, be_alone, now_ms
 from shared.database.tables import aliases, defaults, jobs, models, rates, retired
 from shared.errors import Fault, Refused
-from shared.jobs.job import FINAL, State, blob_key
+from shared.jobs.job import FINAL, Kind, State, blob_key
 from shared.models.manifest import Manifest
 
 WEIGHTS = "weights"  # the part of a model's blobs that holds them
@@ -36,6 +36,7 @@ class Model:
     id: str | None
     job_id: str | None  # of the job that makes it ready
     exported_key: str | None  # the blob of its exported network
+    trained_key: str | None = None  # the blob of its weights, where it was trained here
 
     @property
     def reference(self) -> str:
@@ -47,7 +48,7 @@ class Model:
         """The blob of its weights. Only of models with an id."""
         if self.id is None:
             raise ValueError(f"the weights of {self.manifest.reference} are no blob")
-        return blob_key(self.id, WEIGHTS)
+        return self.trained_key or blob_key(self.id, WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,23 @@ class Models:
 
         return register
 
+    def trained(self, job_id: str, described: Manifest, weights_key: str) -> Callable[[Connection], None]:
+        """What makes a model in preparation what its training made of it, for `Success.alongside`."""
+        values = {"manifest": described.model_dump(by_alias=True), "weights_key": weights_key}
+
+        def keep(connection: Connection) -> None:
+            connection.execute(update(models).where(models.c.job_id == job_id, models.c.state == "preparing").values(**values))
+
+        return keep
+
+    def next_version(self, name: str) -> int:
+        """The number that a new version of that name gets: the next that nobody has or had."""
+        with self._reading() as connection:
+            used = [
+                connection.execute(select(func.max(table.c.version)).where(table.c.name == name)).scalar() for table in (models, retired)
+            ]
+        return max(version or 0 for version in used) + 1
+
     def delete(self, owner_id: str, name: str, version: int) -> Model:
         """Remove the row of a version of that owner's, and what is measured of it; the model that it was. Its number is not used again.
 
@@ -189,9 +207,10 @@ class Models:
 
     def kept_parts(self, ids: Iterable[str]) -> dict[str, set[str] | None]:
         """Of each model that exists, the blob keys that its row names; None means all of them: it is being prepared."""
-        named = select(models.c.id, models.c.state, models.c.exported_key).where(models.c.id.in_(builtins.list(ids)))
+        columns = [models.c[name] for name in ("id", "state", "exported_key", "weights_key")]
         with self._reading() as connection:
-            return {row.id: _parts(row.id, row.state, row.exported_key) for row in connection.execute(named)}
+            rows = connection.execute(select(*columns).where(models.c.id.in_(builtins.list(ids))))
+            return {row.id: _parts(row.id, row.state, row.exported_key, row.weights_key) for row in rows}
 
     def defaults(self, owner_id: str) -> dict[str, str]:
         """Task → the version used where that owner names no model: `{"denoise": "denoise@1"}`."""
@@ -291,7 +310,7 @@ class Models:
 
 
 def _columns() -> Any:
-    return select(models.c.manifest, models.c.state, models.c.id, models.c.job_id, models.c.exported_key)
+    return select(*(models.c[name] for name in ("manifest", "state", "id", "job_id", "exported_key", "weights_key")))
 
 
 # made once: every picture that is sent asks for a model
@@ -353,6 +372,12 @@ def _uses(connection: Connection, owner_id: str, found: Manifest) -> builtins.li
         jobs.c.model_name == found.name, jobs.c.model_version == found.version,
     ).order_by(jobs.c.id).limit(NAMED_JOBS + 1)  # fmt: skip
     ids = builtins.list(connection.execute(waiting).scalars())
+    learning = select(jobs.c.id, jobs.c.input).where(
+        jobs.c.owner_id == owner_id, jobs.c.state.in_(sorted(set(State) - FINAL)), jobs.c.kind.in_([Kind.TRAIN, Kind.EVALUATE])
+    )  # fmt: skip
+    for row in connection.execute(learning.order_by(jobs.c.id)):
+        if row.id not in ids and found.reference in (row.input.get("base"), *row.input.get("models", [])):
+            ids.append(row.id)
     return [
         *(f"the alias {alias}" for alias in sorted(connection.execute(named).scalars())),
         *(f"the default of {task}" for task in connection.execute(chosen).scalars()),
@@ -362,10 +387,10 @@ def _uses(connection: Connection, owner_id: str, found: Manifest) -> builtins.li
 
 
 def _model(row: Row[Any]) -> Model:
-    return Model(Manifest.model_validate(row.manifest), row.state, row.id, row.job_id, row.exported_key)
+    return Model(Manifest.model_validate(row.manifest), row.state, row.id, row.job_id, row.exported_key, row.weights_key)
 
 
-def _parts(model_id: str, state: str, exported_key: str | None) -> set[str] | None:
+def _parts(model_id: str, state: str, exported_key: str | None, weights_key: str | None) -> set[str] | None:
     if state == "preparing":
         return None
-    return {key for key in (blob_key(model_id, WEIGHTS), exported_key) if key} if state == "ready" else set()
+    return {weights_key or blob_key(model_id, WEIGHTS), *filter(None, [exported_key])} if state == "ready" else set()

@@ -7,7 +7,7 @@ the two ends of a range.
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 Task = Literal["denoise", "inpaint"]
 Supervision = Literal["clean", "paired", "noisy"]
@@ -17,18 +17,22 @@ Loss = Literal["l1", "l2", "charbonnier", "psnr"]
 MaskKind = Annotated[str, StringConstraints(pattern=r"^(strokes|scratches|boxes|dust|pixels(-[1-9][0-9])?)$")]
 
 ARCHITECTURES: dict[Task, tuple[Architecture, ...]] = {"denoise": ("unet", "dncnn", "nafnet"), "inpaint": ("inpaint-unet",)}
+DEFAULTS: dict[Task, Architecture] = {task: names[0] for task, names in ARCHITECTURES.items()}
 RATES: dict[Task, float] = {"denoise": 2e-3, "inpaint": 1e-3}  # by default; twice that ended a filling network in no numbers
 DEFAULT_MINUTES = 60.0
 DEFAULT_MASKS = ("strokes", "scratches", "boxes", "dust", "pixels")
+EVALUATED_MASKS = ("strokes", "scratches", "boxes", "dust", "pixels-50", "pixels-80")
 
 
 def _both_ends(value: Any) -> Any:
-    """A number as a range of itself."""
-    return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    """A number as a range of itself; two in a list, as JSON has them, as a pair."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value, value
+    return tuple(value) if isinstance(value, list) else value
 
 
 class _Step(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -40,7 +44,9 @@ class _Step(BaseModel):
 
 def _range(low: float, high: float) -> Any:
     end = Annotated[float, Field(ge=low, le=high, allow_inf_nan=False)]
-    return Annotated[tuple[end, end], BeforeValidator(_both_ends)]
+    number = {"type": "number", "minimum": low, "maximum": high}
+    shown = {"anyOf": [number, {"type": "array", "prefixItems": [number, number], "minItems": 2, "maxItems": 2}]}
+    return Annotated[tuple[end, end], BeforeValidator(_both_ends), WithJsonSchema(shown)]
 
 
 class Gaussian(_Step):
@@ -95,20 +101,19 @@ class Mixed(_Step):
 Degradation = Annotated[Gaussian | PoissonGaussian | Jpeg | SaltPepper | Speckle | Blur | Mixed, Field(discriminator="kind")]
 
 
-class Recipe(BaseModel):
-    """A training's parameters. With none but the task it makes a good model in an hour."""
+class Parameters(BaseModel):
+    """What a user may choose. With nothing but the task it makes a good model in an hour."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     task: Task = "denoise"
     supervision: Supervision = Field("clean", description="what the pictures are: clean, pairs, or noisy only (Noise2Void)")
     architecture: Architecture | None = Field(None, description="by default that of the base, else unet, or inpaint-unet for inpaint")
-    config: dict[str, Any] = Field({}, description="of the architecture; by default the base's, else its own")
     degradation: list[Degradation] = Field([Gaussian()], min_length=1, max_length=8, description="what is done to clean pictures, in order")
     masks: list[MaskKind] = Field(
         list(DEFAULT_MASKS), min_length=1, max_length=16, description="what is cut out for inpaint: one of them for each crop"
     )
-    epochs: int | None = Field(None, ge=1, le=100_000)
+    epochs: int | None = Field(None, ge=1, le=10_000)
     minutes: float | None = Field(None, gt=0, le=60 * 24 * 30, allow_inf_nan=False, description="instead of epochs; by default an hour")
     steps_per_epoch: int = Field(500, ge=1, le=100_000)
     batch: int = Field(8, ge=1, le=1024)
@@ -143,6 +148,12 @@ class Recipe(BaseModel):
         if self.task == "inpaint" and self.supervision != "clean":
             raise ValueError("inpaint is learnt from clean pictures")
         return self
+
+
+class Recipe(Parameters):
+    """Everything that decides how a training goes."""
+
+    config: dict[str, Any] = Field({}, description="of the architecture; by default the base's, else its own")
 
     @property
     def rate(self) -> float:

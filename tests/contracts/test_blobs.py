@@ -124,6 +124,15 @@ def test_blobs_can_be_synced_together(blobs: Blobs) -> None:
     blobs.sync([])
 
 
+def test_a_blob_can_be_had_as_a_file_that_outlives_it(blobs: Blobs, tmp_path: Path) -> None:
+    key = placed(blobs, "ff/id/pixels", b"pixels")
+    blobs.fetch(key, tmp_path / "fetched")
+    blobs.delete(key)
+    assert (tmp_path / "fetched").read_bytes() == b"pixels"
+    with pytest.raises(FileNotFoundError):
+        blobs.fetch(key, tmp_path / "again")
+
+
 def test_a_deleted_blob_is_gone_and_its_neighbours_stay(blobs: Blobs) -> None:
     placed(blobs, "ff/id/upload")
     placed(blobs, "ff/id/result.1")
