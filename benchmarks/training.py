@@ -59,7 +59,11 @@ def told(folder: Path) -> Iterator[dict[str, Any]]:
     """The events of a training, as they come."""
     with subprocess.Popen(children.python("trainer.running", str(folder)), cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None  # noqa: S101
-        yield from map(json.loads, child.stdout)
+        try:
+            yield from map(json.loads, child.stdout)
+        except GeneratorExit:  # enough was told
+            child.kill()
+            raise
     if child.returncode:
         sys.exit(f"The training ended with status {child.returncode}.")
 

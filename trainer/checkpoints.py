@@ -46,6 +46,7 @@ def load(path: Path, recipe: Recipe) -> tuple[Progress, Arrays] | None:
     if not path.exists():
         return None
     arrays, metadata = artifact.read_tensors(path)
-    if json.loads(metadata["recipe"]) != json.loads(recipe.model_dump_json()):
+    known = Recipe.model_validate_json(metadata["recipe"])  # not the text: a later Lacuna may know more fields
+    if known.model_dump(mode="json") != recipe.model_dump(mode="json"):
         raise Refused("invalid_field", f"{path.name} belongs to another recipe: remove it, or train into another folder.")
     return Progress(**json.loads(metadata["progress"])), {name: np.asarray(array) for name, array in arrays.items()}

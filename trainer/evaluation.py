@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.imaging import metrics
-from shared.trainings.recipe import Gaussian, Recipe, Supervision, Task
+from shared.trainings.recipe import Gaussian, Recipe
 from trainer import datasets, degradations, masks
 from trainer.datasets import Picture
 from trainer.masks import Drawer
@@ -197,33 +197,32 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def comparison(
     networks: Mapping[str, Run],
-    task: Task,
-    kind: Supervision,
+    recipe: Recipe,
     pictures: Sequence[Picture],
     named: str,
+    conditions: Sequence[Condition],
     look: Callable[[], None] = lambda: None,
 ) -> list[Report]:
-    """Any networks of a task beside the classical methods, on the pictures of any data set of that kind; see `report`."""
-    recipe = Recipe(task=task, supervision=kind if task == "denoise" else "clean")
-    methods = {name: by_network(run) for name, run in networks.items()} | classical(task)
-    return report(methods, chosen(pictures), conditions(recipe), named, look)
+    """Any networks of a recipe's task beside the classical methods; see `report`."""
+    methods = {name: by_network(run) for name, run in networks.items()} | classical(recipe.task)
+    return report(methods, pictures, conditions, named, look)
 
 
-def conditions(recipe: Recipe) -> list[Condition]:
+def conditions(recipe: Recipe, sigmas: Sequence[float] = SIGMAS, side: int = MOST_SIDE) -> list[Condition]:
     """What a model of this recipe is measured at: real pairs as they are, noisy pictures as far as they tell, kinds of holes; noise of
-    the protocol's levels, or the recipe's own degradation if that is not plain noise."""
-    cropped = f"; centre crops of at most {MOST_SIDE} pixels"
+    the levels `sigmas`, or the recipe's own degradation if that is not plain noise. Of pictures larger than `side` the middle."""
+    cropped = f"; centre crops of at most {side} pixels"
     if recipe.task == "inpaint":
-        return [Condition({"mask": kind}, FILLING + cropped, _holed(masks.drawer(kind))) for kind in _kinds(recipe)]
+        return [Condition({"mask": kind}, FILLING + cropped, _holed(masks.drawer(kind), side)) for kind in _kinds(recipe)]
     if recipe.supervision == "paired":
-        return [Condition({}, "real pairs, 8-bit RGB" + cropped, _pair)]
+        return [Condition({}, "real pairs, 8-bit RGB" + cropped, _pair(side))]
     if recipe.supervision == "noisy":
-        return [Condition({}, "noisy pictures without clean ones: grey levels removed, RMS" + cropped, _alone)]
+        return [Condition({}, "noisy pictures without clean ones: grey levels removed, RMS" + cropped, _alone(side))]
     if all(isinstance(step, Gaussian) for step in recipe.degradation):
-        return [Condition({"sigma": sigma}, PROTOCOL + cropped, _noisy(sigma)) for sigma in SIGMAS]
+        return [Condition({"sigma": sigma}, PROTOCOL + cropped, _noisy(sigma, side)) for sigma in sigmas]
     what = ", ".join(step.kind for step in recipe.degradation)
     own = "the training's own degradation, drawn by default_rng(place of the image), 8-bit RGB output"
-    return [Condition({"degradation": what}, own + cropped, _degraded(recipe))]
+    return [Condition({"degradation": what}, own + cropped, _degraded(recipe, side))]
 
 
 def _kinds(recipe: Recipe) -> list[str]:
@@ -232,10 +231,10 @@ def _kinds(recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(kinds))
 
 
-def _middle(pixels: datasets.Pixels) -> NDArray[np.uint8]:
+def _middle(pixels: datasets.Pixels, side: int) -> NDArray[np.uint8]:
     """The middle of a picture as 8-bit RGB."""
     height, width = pixels.shape[:2]
-    tall, wide = min(height, MOST_SIDE), min(width, MOST_SIDE)
+    tall, wide = min(height, side), min(width, side)
     top, left = (height - tall) // 2, (width - wide) // 2
     return as_8bit(pixels[top : top + tall, left : left + wide])
 
@@ -244,34 +243,34 @@ def _as_input(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(pixels[np.newaxis] / np.float32(255), dtype=np.float32)
 
 
-def _noisy(sigma: float) -> Callable[[int, Picture], Shown]:
+def _noisy(sigma: float, side: int) -> Callable[[int, Picture], Shown]:
     def show(index: int, picture: Picture) -> Shown:
-        clean = _middle(picture.clean)
+        clean = _middle(picture.clean, side)
         return Shown(picture.name, (add_noise(clean, sigma)[np.newaxis],), clean)
 
     return show
 
 
-def _degraded(recipe: Recipe) -> Callable[[int, Picture], Shown]:
+def _degraded(recipe: Recipe, side: int) -> Callable[[int, Picture], Shown]:
     def show(index: int, picture: Picture) -> Shown:
-        clean = _middle(picture.clean)
+        clean = _middle(picture.clean, side)
         noisy, _ = degradations.degrade(_as_input(clean), recipe.degradation, 0, 0, np.random.default_rng(index))
         return Shown(picture.name, (noisy,), clean)
 
     return show
 
 
-def _pair(index: int, picture: Picture) -> Shown:
-    return Shown(picture.name, (_as_input(_middle(picture.pixels)),), _middle(picture.clean))
+def _pair(side: int) -> Callable[[int, Picture], Shown]:
+    return lambda index, picture: Shown(picture.name, (_as_input(_middle(picture.pixels, side)),), _middle(picture.clean, side))
 
 
-def _alone(index: int, picture: Picture) -> Shown:
-    return Shown(picture.name, (_as_input(_middle(picture.pixels)),), None)
+def _alone(side: int) -> Callable[[int, Picture], Shown]:
+    return lambda index, picture: Shown(picture.name, (_as_input(_middle(picture.pixels, side)),), None)
 
 
-def _holed(draw: Drawer) -> Callable[[int, Picture], Shown | None]:
+def _holed(draw: Drawer, side: int) -> Callable[[int, Picture], Shown | None]:
     def show(index: int, picture: Picture) -> Shown | None:
-        clean = _middle(picture.clean)
+        clean = _middle(picture.clean, side)
         mask = draw(clean.shape[0], clean.shape[1], np.random.default_rng(index))
         if not mask.any() or mask.all():
             return None

@@ -87,6 +87,8 @@ class _Training:
             "held_out": self._pictures[1], "precision": progress.precision, "parameters": self._learner.parameters,
             "epochs": list(progress.epochs),
         })  # fmt: skip
+        if found is None:
+            self._tell({"event": "checkpoint", "step": 0})  # in how many parts a batch is learnt must not be decided twice
         if progress.parts > 1:
             self._tell({"event": "note", "note": "batch_split"})
         while not self._progress.over:

@@ -7,10 +7,11 @@ a line; docs/training.md lists them. SIGTERM ends it after the step under way, w
 
 import json
 import os
+import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from shared import children
-from shared.errors import LacunaError, Refused, outcome_of
+from shared.errors import LacunaError, Refused, Transient, outcome_of
 from shared.models.manifest import DataUsed
 from shared.trainings.recipe import Recipe
 
 if TYPE_CHECKING:  # SIGTERM is heard before NumPy is imported
     from trainer.plans import Plan
 
+SPACE_BYTES = 64 << 20  # less free space than this explains a failure
 CHECKPOINT, SAMPLES, ARTIFACT, DATASET, ORDER = "checkpoint.safetensors", "samples", "artifact", "dataset", "order.json"
 
 
@@ -88,26 +90,34 @@ class Stop:
             os._exit(0)
 
 
-def main(folder: Path) -> int:
-    """The exit status: 0 when it is done or was stopped, 1 after a fault."""
+def conduct(folder: Path, work: Callable[[Path, Voice, Stop], bool]) -> int:
+    """Let `work` do what the folder's order says; whether it came to its end. The exit status: 1 after a fault."""
     voice = Voice()
     stop = Stop(voice)
     children.hold_lifeline()
     children.beat()
     children.expendable()
     try:
-        done = _train(folder, voice, stop)
+        done = work(folder, voice, stop)
+    except Stopped:
+        done = False
     except Exception as error:  # noqa: BLE001 # whatever it is, it ends as a fault with a code
         if not isinstance(error, LacunaError):
             traceback.print_exc()
-        outcome = outcome_of(error)
-        voice.tell({"event": "fault", "code": outcome.code, "detail": outcome.detail, "refused": isinstance(error, Refused)})
+        outcome = outcome_of(_full(folder) or error)
+        told = {"code": outcome.code, "detail": outcome.detail, "refused": isinstance(error, Refused), "retryable": outcome.retryable}
+        voice.tell({"event": "fault", **told})
         return 1
     voice.tell({"event": "done"} if done else {"event": "stopped", "step": voice.step})
     return 0
 
 
-def _train(folder: Path, voice: Voice, stop: Stop) -> bool:
+def _full(folder: Path) -> LacunaError | None:
+    """What explains any error where the disk is full; libraries say it in words of their own."""
+    return Transient("storage_full") if shutil.disk_usage(folder).free < SPACE_BYTES else None
+
+
+def train(folder: Path, voice: Voice, stop: Stop) -> bool:
     """Whether it came to its end."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the import, or TensorFlow chatters
     from trainer import datasets, finishing, loop, validation  # all of it now: the files may be others when it ends
@@ -140,10 +150,7 @@ def _train(folder: Path, voice: Voice, stop: Stop) -> bool:
     if weights is None:
         return False
     identity = finishing.Identity(order.name, order.version, order.data, order.licence, order.base, order.base_reference)
-    try:
-        reports = finishing.finish(planned, weights, voice.step, identity, held_out, folder / ARTIFACT, stop.raised)
-    except Stopped:
-        return False
+    reports = finishing.finish(planned, weights, voice.step, identity, held_out, folder / ARTIFACT, stop.raised)
     for one in reports:
         voice.tell({"event": "evaluation", **one.json(), "images": one.images})
     return True
@@ -153,13 +160,13 @@ def _planned(folder: Path, order: Order) -> "Plan":
     from trainer import artifact, plans, rehearsal
 
     base = artifact.load_weights(order.base) if order.base else None
-    planned = plans.plan(order.recipe, base, order.memory)
     if (folder / CHECKPOINT).exists():  # it says in how many parts a batch is learnt
-        return planned
+        return plans.plan(order.recipe, base)
+    planned = plans.plan(order.recipe, base, order.memory)
     return rehearsal.fitted(planned, plans.room(order.memory))
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("python -m trainer.running FOLDER")
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(conduct(Path(sys.argv[1]), train))

@@ -165,7 +165,7 @@ def test_an_export_that_dies_or_lasts_too_long_says_so_and_leaves_nothing(
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
 
 
-def _opaque(config: Any, precision: str) -> Any:
+def _opaque(config: Any, precision: str, dropout: float = 0.0) -> Any:
     """The network as Keras has it, with a step that only Python can do."""
     import keras
     import tensorflow as tf

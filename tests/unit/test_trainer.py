@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from shared.errors import Refused
 from shared.imaging import metrics
 from shared.models import card, manifest, registry
-from shared.trainings.recipe import Recipe
+from shared.trainings.recipe import Recipe, Supervision, Task
 from trainer import datasets, evaluation, masks, optimizers
 from trainer.__main__ import main
 from trainer.datasets import Picture
@@ -125,8 +126,13 @@ def test_a_model_that_fills_is_evaluated_on_every_kind_of_mask(tmp_path: Path) -
 PHOTOS = [Picture(str(seed), "0", np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)) for seed in range(3)]
 
 
+def compared(networks: dict[str, Any], task: Task, kind: Supervision, pictures: list[Picture], named: str) -> list[evaluation.Report]:
+    recipe = Recipe(task=task, supervision=kind)
+    return evaluation.comparison(networks, recipe, pictures, named, evaluation.conditions(recipe))
+
+
 def test_a_report_sets_every_network_beside_a_classical_method_and_the_untouched_picture() -> None:
-    found = evaluation.comparison({"a@1": lambda batch: batch, "b@2": np.zeros_like}, "denoise", "clean", PHOTOS, "photos")
+    found = compared({"a@1": lambda batch: batch, "b@2": np.zeros_like}, "denoise", "clean", PHOTOS, "photos")
     (report,) = found
     assert report.protocol.startswith(evaluation.PROTOCOL)
     assert {(row["method"], row["sigma"]) for row in report.rows} == {
@@ -146,7 +152,7 @@ def test_a_report_sets_every_network_beside_a_classical_method_and_the_untouched
 
 
 def test_of_holes_a_report_tells_what_came_of_the_hole_and_known_pixels_are_put_back() -> None:
-    (report,) = evaluation.comparison({"a@1": lambda picture, mask: np.full_like(picture, 0.5)}, "inpaint", "clean", PHOTOS, "photos")
+    (report,) = compared({"a@1": lambda picture, mask: np.full_like(picture, 0.5)}, "inpaint", "clean", PHOTOS, "photos")
     assert {row["mask"] for row in report.rows} == {"strokes", "scratches", "boxes", "dust", "pixels-50", "pixels-80"}
     assert {row["method"] for row in report.rows} == {"a@1", "opencv-telea", "opencv-ns"}
     for row in report.images:
@@ -155,9 +161,9 @@ def test_of_holes_a_report_tells_what_came_of_the_hole_and_known_pixels_are_put_
 
 def test_pairs_are_measured_as_they_are_and_of_noisy_pictures_only_what_was_removed_is_told() -> None:
     paired = [Picture("a", "0", PHOTOS[0].pixels, PHOTOS[1].pixels)]
-    (report,) = evaluation.comparison({"a@1": lambda batch: batch}, "denoise", "paired", paired, "pairs")
+    (report,) = compared({"a@1": lambda batch: batch}, "denoise", "paired", paired, "pairs")
     assert report.rows[0]["psnr"] == pytest.approx(metrics.compare(PHOTOS[0].pixels, PHOTOS[1].pixels).psnr)
-    (report,) = evaluation.comparison({"a@1": lambda batch: batch + np.float32(10 / 255)}, "denoise", "noisy", [dark()], "noisy")
+    (report,) = compared({"a@1": lambda batch: batch + np.float32(10 / 255)}, "denoise", "noisy", [dark()], "noisy")
     assert report.rows[0]["removed_rms"] == pytest.approx(10)
     assert "psnr" not in report.rows[0]
 
