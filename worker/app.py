@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared import children, events, metrics, settings
 from shared.bells.celery import celery_app
-from shared.jobs.job import Lane
+from shared.jobs.job import Kind, Lane
 from shared.workers.store import Worker, Workers
 from trainer.execution import choice
 from worker import memory, tasks, wiring
@@ -29,6 +29,7 @@ from worker.keeper import Keeper
 from worker.looker import Looker
 from worker.loop import Loop
 
+OWN_CHILD = (Kind.TRAIN, Kind.EVALUATE)  # that never run alone: what they cost this process, they cost it again
 LANES = {"worker": (Lane.INTERACTIVE, Lane.BULK), "trainer": (Lane.TRAIN,)}
 TRAINERS_NICENESS = 10
 
@@ -100,7 +101,7 @@ def _beat(keeper: Keeper) -> dict[str, Any]:
     held = keeper.all()
     return {
         "held": [item.key for item in held],
-        "begun": [item.key for item in held if item.began is not None and not item.job.alone],
+        "begun": [item.key for item in held if item.began is not None and (not item.job.alone or item.job.kind in OWN_CHILD)],
         "overdue": [item.key for item in held if item.overdue() and not item.job.alone],
     }
 

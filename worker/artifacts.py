@@ -98,7 +98,7 @@ def making(kept: Path) -> Iterator[Path]:
         with locked(kept / "making"):
             for left in kept.glob(f"{MAKING}*"):
                 with contextlib.suppress(BlockingIOError), _mine(left):  # nobody holds it: its program was killed
-                    shutil.rmtree(left)
+                    shutil.rmtree(left, ignore_errors=True)  # its child may still write
             folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix=MAKING, dir=kept)))
             held.enter_context(_mine(folder))
         yield folder

@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 from shared.jobs.job import DATASET, Kind
 from worker.committer import Committer
+from worker.evaluating import evaluate
 from worker.ingesting import ingest_dataset
 from worker.keeper import Held
 from worker.listing import list_folder
 from worker.publishing import publish
 from worker.restoration import restore
 from worker.retrying import retry_failed
+from worker.training import train
 from worker.unpacking import unpack
 from worker.wiring import Ports
 
@@ -21,4 +23,6 @@ def ingest(held: Held, ports: Ports, committer: Committer) -> None:
 
 
 INGESTS: dict[str, Callable[[Held, Ports, Committer], None]] = {"folder": list_folder, "archive": unpack, "retry": retry_failed}
-ATTEMPTS: dict[str, Callable[[Held, Ports, Committer], None]] = {Kind.RESTORE: restore, Kind.PUBLISH: publish, Kind.INGEST: ingest}
+ATTEMPTS: dict[str, Callable[[Held, Ports, Committer], None]] = {
+    Kind.RESTORE: restore, Kind.PUBLISH: publish, Kind.INGEST: ingest, Kind.TRAIN: train, Kind.EVALUATE: evaluate,
+}  # fmt: skip

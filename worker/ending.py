@@ -5,6 +5,7 @@ import random
 
 from shared import events
 from shared.errors import Transient, outcome_of
+from shared.jobs.job import Kind
 from shared.jobs.store import LONGEST_DELAY_SECONDS
 from worker.keeper import Held
 from worker.patience import until_answered
@@ -19,6 +20,9 @@ def end(held: Held, ports: Ports, error: BaseException) -> None:
     if held.job.output is not None and held.job.batch_id is not None and _is_full(error):
         batch_id = held.job.batch_id
         until_answered(lambda: ports.batches.pause_full(batch_id))  # first: what is given back must not be claimed at once
+        until_answered(lambda: ports.jobs.release(held.job))
+        return
+    if held.job.kind in (Kind.TRAIN, Kind.EVALUATE) and _is_full(error):  # its lane is paused until there is room: it costs no attempt
         until_answered(lambda: ports.jobs.release(held.job))
         return
     outcome = outcome_of(error)

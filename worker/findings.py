@@ -50,6 +50,7 @@ def report(findings: Findings, stored: Sequence[Stored]) -> tuple[dict[str, Any]
     counts = {
         "images": findings.images, "usable": len(stored), "ignored": findings.ignored,
         **{kind: findings.counts[kind] for kind in KINDS},
+        "largest_patch": max((min(image.height, image.width) for image in stored), default=0),
     }  # fmt: skip
     modes = Counter(f"{'grey' if image.channels == 1 else 'rgb'}-{image.bits}" for image in stored)
     by_size = sorted(stored, key=lambda image: image.height * image.width)

@@ -48,16 +48,17 @@ def ingest_dataset(held: Held, ports: Ports, committer: Committer) -> None:
     began = time.monotonic()
     held.begin(LISTING_SECONDS)
     try:
-        with collected(job, ports, held.check) as files, _drafted(ports) as pixels, _drafted(ports) as index:
+        with collected(job, ports, held.check) as files, _drafted(ports) as pixels:
             ingest = Ingest(held, ports, files, pixels)
             images = ingest.run()
             counts, told = report(ingest.findings, images)
             _require_enough(held, ports, counts, told, ingest.findings)
             keys = [blob_key(job.input[DATASET], f"{part}.{job.token}") for part in (INDEX, PIXELS)]
             contents = Contents(packed.of_set(image.sha256 for image in images), len(images), told["pixels"], 0, *keys)
-            for line in Index(job.input["kind"], contents.sha256, images).lines():
-                index.write(line)
-            index.place(contents.index_key)
+            with _drafted(ports) as index:  # made only now: drafts to which nothing is written for an hour are swept
+                for line in Index(job.input["kind"], contents.sha256, images).lines():
+                    index.write(line)
+                index.place(contents.index_key)
             pixels.place(contents.pixels_key)
             contents = replace(contents, bytes=index.size + pixels.size)
         ports.blobs.sync(keys)

@@ -38,6 +38,7 @@ class Held:
     limit_seconds: float | None = None
     computing: bool = True
     lost: threading.Event = field(default_factory=threading.Event)
+    stopping: threading.Event = field(default_factory=threading.Event)  # the worker shuts down: who takes long gives back now
     room: Room = field(default_factory=lambda: Room(0))  # for pixels of pictures that it meets on its way: by default one at a time
 
     @property

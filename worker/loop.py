@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import disk, events
-from shared.jobs.job import Lane
+from shared.jobs.job import PATIENT, Kind, Lane
 from worker import alone
 from worker.attempts import ATTEMPTS
 from worker.committer import Committer
@@ -50,8 +50,10 @@ class Loop:
             self._seats.release()
 
     def stop(self) -> None:
-        """Take nothing more. What has begun goes on."""
+        """Take nothing more. What has begun goes on, but for what would take longer than anybody waits."""
         self._stopping.set()
+        for held in self._keeper.all():
+            held.stopping.set()
 
     def release(self) -> None:
         """Give everything back that has not ended: the grace is over."""
@@ -71,12 +73,13 @@ class Loop:
             return [self._keeper.hold(job, self._room) for job in claimed]
 
     def _open_lanes(self) -> list[Lane]:
-        """Those that are claimed from. Bulk is not while the disk is nearly full: the rest of it is for who waits for an answer."""
-        full = Lane.BULK in self._lanes and disk.nearly_full(self._ports.settings)
+        """Those that are claimed from. While the disk is nearly full the rest of it is for who waits for an answer."""
+        patient = [lane for lane in self._lanes if lane in PATIENT]
+        full = bool(patient) and disk.nearly_full(self._ports.settings)
         if full is not self._paused:
             self._paused = full
-            events.emit("lane.paused" if full else "lane.resumed", lane=Lane.BULK)
-        return [lane for lane in self._lanes if not (full and lane == Lane.BULK)]
+            events.emit("lane.paused" if full else "lane.resumed", lane=patient[0])
+        return [lane for lane in self._lanes if not (full and lane in patient)]
 
     def _attempt_all(self, claimed: list[Held]) -> None:
         try:
@@ -116,7 +119,7 @@ class Loop:
                     return
                 if self._stopping.is_set():
                     self._ports.jobs.release(held.job)
-                elif held.job.alone:
+                elif held.job.alone and held.job.kind not in (Kind.TRAIN, Kind.EVALUATE):  # which always have a process of their own
                     alone.run(held, self._ports)
                 else:
                     ATTEMPTS[held.job.kind](held, self._ports, self._committer)
