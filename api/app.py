@@ -11,8 +11,10 @@ from uuid_utils import uuid7
 
 from api import (
     aliases,
+    artifacts,
     batches,
     datasets,
+    evaluations,
     health,
     jobs,
     metrics,
@@ -25,6 +27,7 @@ from api import (
     retries,
     stream,
     system,
+    trainings,
 )
 from api.wiring import Ports
 from shared import events
@@ -33,7 +36,24 @@ from shared.errors import Refused
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-MODULES = (restorations, batches, datasets, jobs, retries, previews, stream, models, aliases, owner, system, metrics, health)
+MODULES = (
+    restorations,
+    batches,
+    datasets,
+    trainings,
+    evaluations,
+    artifacts,
+    jobs,
+    retries,
+    previews,
+    stream,
+    models,
+    aliases,
+    owner,
+    system,
+    metrics,
+    health,
+)
 
 
 def create_app(open_ports: Callable[[], Ports]) -> Flask:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from flask import Response, request
+from flask import Response, json, request
+from pydantic import BaseModel
 
 from api import jobs as jobs_api
 from api import watch
@@ -102,6 +103,12 @@ def once(
         if claim is not None and not fulfilled:
             ports.jobs.drop_reservation(claim)
     return made, False
+
+
+def create_from_json(ports: Ports, body: BaseModel, accept: Callable[[Reservation | None, str], Job]) -> Response:
+    """The same of a JSON body that was read already."""
+    said = {"body": json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True)}
+    return create(ports, lambda _, reservation, fingerprint: accept(reservation, fingerprint), body=False, said=said)
 
 
 def check_space(ports: Ports) -> None:

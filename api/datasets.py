@@ -52,10 +52,7 @@ def create_dataset() -> Response:
     if g.body is None:
         return creating.create(ports, lambda upload, reservation, fingerprint: _of_archive(ports, upload, reservation, fingerprint))
     body: DatasetBody = g.body
-    said = {"body": json.dumps(body.model_dump(exclude_unset=True), sort_keys=True)}
-    return creating.create(
-        ports, lambda _, reservation, fingerprint: _of_folder(ports, body, reservation, fingerprint), body=False, said=said
-    )
+    return creating.create_from_json(ports, body, lambda reservation, fingerprint: _of_folder(ports, body, reservation, fingerprint))
 
 
 @routes.add(

@@ -49,7 +49,7 @@ def running(job: Job, load: Load) -> float | None:
 
     Only a first attempt has a pace: later ones have no start of their own in the row.
     """
-    began = job.started_at if job.attempts == 1 else None
+    began = job.started_at if job.token == 1 else None
     if began is not None and job.progress_done:
         left = (job.changed_at - began) / 1000 / job.progress_done * (job.progress_total - job.progress_done)
         return left - (load.now - job.changed_at) / 1000

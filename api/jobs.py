@@ -34,7 +34,7 @@ CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 # fields of a view that stand in the row as they are
 _SHOWN = (
-    "id", "kind", "state", "version", "task", "lane", "model", "label", "path", "params", "attempts", "max_attempts", "result", "metrics",
+    "id", "kind", "state", "version", "task", "lane", "model", "label", "path", "attempts", "max_attempts", "result", "metrics",
     "notes", "error", "retry_of",
 )  # fmt: skip
 
@@ -86,13 +86,14 @@ def get_result(job_id: str) -> Response:
     problems=("bad_id", "job_not_found", "unknown_field", "database_busy"),
 )
 def get_metrics(job_id: str) -> Response:
-    """How close output and input are to the reference.
+    """The figures of a job.
 
-    The list is empty without a reference, and until the job has succeeded.
+    Of a restoration how close output and input are to the reference: none without one, and until it has succeeded. Of a training
+    each epoch's, as they come, and at the end how good the model is beside the untouched input and others.
     """
     ports: Ports = current_app.extensions["lacuna"]()
-    rows = [MetricsRowView(**row).model_dump(mode="json") for row in ports.jobs.metrics(find(ports, job_id).id)]
-    return _json({"items": rows, "next": None})
+    rows = [MetricsRowView(**row, split=row["of"] if row["epoch"] else None) for row in ports.jobs.metrics(find(ports, job_id).id)]
+    return _json({"items": [row.model_dump(mode="json") for row in rows], "next": None})
 
 
 @routes.add(
@@ -178,6 +179,7 @@ def _position(ports: Ports, job: Job) -> int | None:
 
 def _view(ports: Ports, job: Job, position: int | None) -> JobView:
     shown = {name: getattr(job, name) for name in _SHOWN} | {
+        "params": job.params | {name: job.input[name] for name in ("dataset", "base") if name in job.input},
         "task": job.task or None,
         "model": job.model or None,
         "batch": job.batch_id,
@@ -208,8 +210,10 @@ def links(job: Job) -> dict[str, str]:
     found = {"self": there}
     if job.state is State.SUCCEEDED and job.kind == Kind.RESTORE and job.expires_at is None:
         found |= {"result": f"{there}/result"} | ({} if job.output is not None else {"preview": f"{there}/preview"})
-    if job.metrics is not None:
+    if job.metrics is not None or job.kind in (Kind.TRAIN, Kind.EVALUATE):
         found["metrics"] = f"{there}/metrics"
+    if job.kind == Kind.TRAIN:
+        found["artifacts"] = f"{there}/artifacts"
     if DATASET in job.input:
         found["dataset"] = f"{request.script_root}/v1/datasets/{job.input[DATASET]}"
     if not job.final:

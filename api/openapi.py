@@ -27,6 +27,7 @@ SCHEMES = {
     "key": {"type": "http", "scheme": "bearer", "description": "made by `lacunad keys add`"},
     "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "set by POST /v1/session"},
 }
+REFERENCE = "#/components/schemas/{model}"
 
 
 def install(app: Flask, operations: list[Operation], version: str) -> None:
@@ -65,7 +66,8 @@ def describe(operations: list[Operation], version: str) -> dict[str, Any]:
     """The OpenAPI document of these operations."""
     models = {answer for operation in operations for answer in operation.answers.values() if isinstance(answer, type)} | {Problem}
     ordered = sorted(models, key=lambda model: model.__name__)
-    _, definitions = models_json_schema([(model, "serialization") for model in ordered], ref_template="#/components/schemas/{model}")
+    _, definitions = models_json_schema([(model, "serialization") for model in ordered], ref_template=REFERENCE)
+    parts = {name: part for operation in operations for name, part in _schema(operation.body).get("$defs", {}).items()}
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(re.sub(r"<(\w+)>", r"{\1}", operation.rule), {})[operation.method.lower()] = _operation(operation)
@@ -77,7 +79,7 @@ def describe(operations: list[Operation], version: str) -> dict[str, Any]:
             "description": "Removes noise from pictures and fills what is missing, on your own machines.",
         },
         "paths": paths,
-        "components": {"schemas": definitions.get("$defs", {}), "securitySchemes": SCHEMES},
+        "components": {"schemas": definitions.get("$defs", {}) | parts, "securitySchemes": SCHEMES},
         "security": [{}, *({name: []} for name in SCHEMES)],  # none where the API is reached from its own machine only
     }
 
@@ -105,7 +107,7 @@ def _content(operation: Operation) -> dict[str, Any]:
     """What may be sent: JSON, a form, or either."""
     content: dict[str, Any] = {}
     if operation.body is not None:
-        content["application/json"] = {"schema": operation.body.model_json_schema()}
+        content["application/json"] = {"schema": {name: what for name, what in _schema(operation.body).items() if name != "$defs"}}
     if operation.form is not None:
         schema = operation.form.model_json_schema()
         files = {name: {"type": "string", "format": "binary"} for name in (*operation.files, *operation.optional_files)}
@@ -119,6 +121,10 @@ def _content(operation: Operation) -> dict[str, Any]:
     return content
 
 
+def _schema(body: type[BaseModel] | None) -> dict[str, Any]:
+    return {} if body is None else body.model_json_schema(ref_template=REFERENCE)
+
+
 def _query(query: type[BaseModel]) -> list[dict[str, Any]]:
     schema = query.model_json_schema()
     return [
@@ -129,7 +135,7 @@ def _query(query: type[BaseModel]) -> list[dict[str, Any]]:
 def _answer(answer: type[BaseModel] | str) -> dict[str, Any]:
     if isinstance(answer, str):
         return {"description": "OK", "content": {answer: {}}} if answer else {"description": "no body"}
-    schema = {"$ref": f"#/components/schemas/{answer.__name__}"}
+    schema = {"$ref": REFERENCE.format(model=answer.__name__)}
     return {"description": (answer.__doc__ or "").strip(), "content": {"application/json": {"schema": schema}}}
 
 

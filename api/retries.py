@@ -21,6 +21,10 @@ from shared.folders import order as orders
 from shared.jobs.job import DATASET, Job, Kind, NewJob, again, blob_key, input_keys, rekeyed
 from shared.jobs.store import Reservation
 
+INSTEAD: dict[str, str] = {
+    Kind.TRAIN: "Post the training again; with `base` it can start from a model that is there.",
+    Kind.EVALUATE: "Post the evaluation again.",
+}
 GONE = "What was sent is no longer kept; send it again."
 
 routes = Routes(Blueprint("retries", __name__))
@@ -80,6 +84,8 @@ def _require_repeatable(old: Job) -> None:
         raise Refused("result_expired", GONE)
     if old.kind == Kind.INGEST and DATASET in old.input:
         raise Refused("not_retried", "Send the folder or archive again: it becomes a new data set.")
+    if old.kind in INSTEAD:
+        raise Refused("not_retried", INSTEAD[old.kind])
     if old.kind == Kind.INGEST:
         raise Refused("batch_state", "Start the folder or archive again as a new batch; what is done is not done again.")
 

@@ -1,12 +1,13 @@
 """What goes over the wire, as pydantic models: the answers are built from them, OpenAPI is made from them."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from shared.folders import names
+from shared.trainings.recipe import EVALUATED_MASKS, MaskKind, Parameters
 
 Task = Literal["denoise", "inpaint"]
 ALIAS = "^[a-z][a-z0-9-]{0,62}$"  # never all digits: those are versions
@@ -126,6 +127,33 @@ class PublishedView(View):
     seconds: float
 
 
+class TrainedView(View):
+    """The model that a training made, and how its exported network compares with its Keras original."""
+
+    bytes: int = Field(description="of the weights")
+    sha256: str = Field(description="of the weights")
+    type: str
+    model: str = Field(description="`name@version`")
+    parameters: int
+    steps: int
+    exporter: str
+    difference: float = Field(description="largest difference of an output, of 0..1")
+    halo: int = Field(description="pixels of context that a tile needs")
+    tiled_psnr: float = Field(description="dB between tiled and whole")
+    inexpressible: str | None = Field(description="why OpenVINO cannot run it, and TensorFlow does")
+    seconds: float = Field(description="of the last attempt")
+
+
+class EvaluatedView(View):
+    """What was measured; the figures are the job's metrics."""
+
+    bytes: int
+    models: list[str]
+    pictures: int
+    rows: int = Field(description="of figures")
+    seconds: float = Field(description="of the last attempt")
+
+
 class ListedView(View):
     """What a folder or an archive holds."""
 
@@ -171,15 +199,42 @@ class MetricsView(View):
     input: QualityView
 
 
-class MetricsRowView(QualityView):
-    """One row of figures."""
+class MetricsRowView(View):
+    """One row of figures. mse, rmse and mae are in grey levels of the finer depth of the two; null is what was not measured."""
 
-    of: Literal["output", "input"]
+    of: str = Field(description="restore: output, input; train: train, validation; evaluate and a training's end: a model, input, a method")
+    epoch: int | None = Field(description="of a training, from 1")
+    split: Literal["train", "validation"] | None = Field(description="of an epoch: what was learnt from, or what was held out")
+    picture: str | None = Field(description="that it is about; null where it is the mean over all")
     protocol: str
+    loss: float | None
+    psnr: float | None = Field(description="dB; null where both are equal")
+    ssim: float | None = Field(description="null where a side is shorter than 11 pixels")
+    mse: float | None
+    rmse: float | None
+    mae: float | None
+    seconds: float | None
+
+
+class ArtifactView(View):
+    """A file that a training leaves on its way."""
+
+    name: str
+    bytes: int
+    sha256: str
+    type: str
+    link: str
+
+
+class ArtifactPage(View):
+    """What a training left so far, by name."""
+
+    items: list[ArtifactView]
+    next: str | None
 
 
 class MetricsPage(View):
-    """The figures of a job; none without a reference."""
+    """The figures of a job, in the order in which they were taken; of a restoration none without a reference."""
 
     items: list[MetricsRowView]
     next: str | None
@@ -219,7 +274,7 @@ class JobView(View):
     started_at: str | None
     finished_at: str | None
     expires_at: str | None
-    result: ResultView | PublishedView | ListedView | IngestedView | None
+    result: ResultView | TrainedView | EvaluatedView | PublishedView | ListedView | IngestedView | None
     metrics: MetricsView | None = Field(description="with a reference, once the job has succeeded")
     notes: list[str]
     error: ErrorView | None
@@ -299,6 +354,7 @@ class FoundView(View):
     near_duplicates: int = Field(description="groups that look alike: all of one lie on the same side of the split")
     noisy: int = Field(description="of the skipped: noisy ones among clean ones")
     misaligned: int = Field(description="of the skipped: pairs that are shifted")
+    largest_patch: int = Field(description="the side of the largest crop that one of the usable has room for")
 
 
 class DatasetView(View):
@@ -468,6 +524,7 @@ class SystemView(View):
 
 UUID: dict[str, Any] = {"format": "uuid"}  # told, and checked where it is used: what is none has a code of its own
 STORABLE: dict[str, Any] = {"pattern": r"^[^\x00]*$"}
+STORED: dict[str, Any] = {"pattern": r"^[^\x00]*$"}  # within lists, where nobody else looks
 
 
 class Asked(BaseModel):
@@ -557,6 +614,38 @@ class BatchBody(Asked, Body):
         if self.task != "inpaint" and (self.mask or self.masks):
             raise PydanticCustomError("mask", f"task={self.task} uses no mask; task=inpaint does")
         return self
+
+
+class TrainingBody(Parameters, Body):
+    """What a training is told. Nothing but `name`, `task` and `dataset` is needed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str = Field(pattern=ALIAS, description="of the model that it makes; its version is the next that is free")
+    dataset: str = Field(description="the data set that it learns from", json_schema_extra=UUID)
+    base: str | None = Field(
+        None, min_length=1, max_length=140, description="the model that it starts from: `name`, `name@version` or `name@alias`"
+    )
+    label: str | None = Field(None, max_length=200, description="yours, to find jobs by")
+    terms: str = Field("not stated", max_length=500, description="on which terms the pictures may be used, for the model's card")
+    licence: str = Field("", max_length=500, description="of the weights, for the model's card")
+
+
+class EvaluationBody(Body):
+    """What is measured on what."""
+
+    models: list[Annotated[str, Field(min_length=1, max_length=140, **STORED)]] = Field(
+        min_length=1, max_length=8, description="of one task, each as `name`, `name@version` or `name@alias`"
+    )
+    dataset: str = Field(description="of clean pictures or of pairs", json_schema_extra=UUID)
+    task: Task = "denoise"
+    sigmas: list[Annotated[float, Field(ge=0, le=255, allow_inf_nan=False)]] = Field(
+        [15.0, 25.0, 50.0], min_length=1, max_length=8, description="of task=denoise, on clean pictures: levels of noise, in grey levels"
+    )
+    masks: list[MaskKind] = Field(
+        list(EVALUATED_MASKS), min_length=1, max_length=8, description="of task=inpaint: what is cut out, each kind by itself"
+    )
+    label: str | None = Field(None, max_length=200, description="yours, to find jobs by")
 
 
 class ArchiveForm(Asked, Form):

@@ -8,7 +8,7 @@ from api.routes import Routes
 from api.schemas import DiskView, LaneView, NoQuery, SystemView, WorkerView, timestamp
 from api.wiring import Ports
 from shared import disk
-from shared.jobs.job import Lane
+from shared.jobs.job import PATIENT
 
 routes = Routes(Blueprint("system", __name__))
 
@@ -23,7 +23,7 @@ def system() -> Response:
     for lane in ports.jobs.backlog():
         heard = sum(lane.lane in seen.lanes for seen in living)
         seconds = None if lane.seconds is None else lane.seconds / max(1, heard)
-        paused = "storage_full" if lane.lane is Lane.BULK and disk.nearly_full(ports.settings) else None
+        paused = "storage_full" if lane.lane in PATIENT and disk.nearly_full(ports.settings) else None
         shown = {"jobs": lane.jobs, "pixels": lane.pixels, "oldest_s": lane.oldest_seconds, "backlog_s": seconds, "paused": paused}
         lanes.append(LaneView.model_validate({"name": lane.lane, **shown}))
     space = DiskView(free=disk.free(ports.settings), min_free=ports.settings.min_free)

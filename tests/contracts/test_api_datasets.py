@@ -148,6 +148,7 @@ def test_a_folder_becomes_a_set_that_holds_its_pixels_and_tells_of_them(library:
     report = library.report(dataset)
     assert seen["report"] == {
         "images": 4, "usable": 4, "ignored": 2, "skipped": 0, "duplicates": 0, "near_duplicates": 0, "noisy": 0, "misaligned": 0,
+        "largest_patch": 64,
     }  # fmt: skip
     assert report["modes"] == {"grey-16": 1, "grey-8": 1, "rgb-8": 2}
     assert report["sizes"]["median"] == {"width": 96, "height": 64}

@@ -8,9 +8,10 @@ from urllib.parse import unquote
 from api import restorations
 from api.app import MODULES, create_app
 from api.openapi import describe
-from api.schemas import JobView, Problem, RestorationForm
+from api.schemas import EvaluationBody, JobView, Problem, RestorationForm, TrainingBody
 from api.wiring import Ports
 from shared.errors import CODES
+from shared.trainings.recipe import Parameters
 from tests.documents.pages import ROOT, blocks, difference, rows, section, sources, text
 
 PAGE = "docs/http_api.md"
@@ -83,6 +84,16 @@ def test_every_field_of_the_form_has_its_row() -> None:
     named = {row[0].strip("`") for row in rows(text(PAGE), "| field | default | meaning |")}
     expected = {*restorations.FILES, *RestorationForm.model_fields}
     assert named == expected, f"{PAGE}: fields without a row: {sorted(expected - named)}; that are refused: {sorted(named - expected)}."
+
+
+def test_every_field_of_a_training_and_an_evaluation_has_its_row() -> None:
+    for what, expected in {
+        "training": set(TrainingBody.model_fields) - set(Parameters.model_fields) | {"task"},
+        "evaluation": set(EvaluationBody.model_fields),
+    }.items():
+        of = rows(text(PAGE), f"| field of {'an' if what[0] == 'e' else 'a'} {what} | default | meaning |")
+        named = {name.strip(" `") for row in of for name in row[0].split(",")}
+        assert named == expected, f"{PAGE}: fields without a row: {sorted(expected - named)}; that are refused: {sorted(named - expected)}."
 
 
 def test_the_jobs_and_problems_that_the_page_shows_have_the_fields_of_real_ones() -> None:

@@ -31,7 +31,7 @@ def load(**cares: Any) -> Load:
 
 
 def at_work(**cares: Any) -> Job:
-    return job(**{"state": State.RUNNING, "attempts": 1, "started_at": 0, **cares})
+    return job(**{"state": State.RUNNING, "token": 1, "started_at": 0, **cares})
 
 
 def test_a_job_that_waits_takes_what_is_before_it_and_itself() -> None:
@@ -77,5 +77,5 @@ def test_a_job_that_runs_goes_by_its_own_pace_once_a_part_is_done() -> None:
 
 def test_before_a_part_is_done_and_in_later_attempts_it_goes_by_its_model_s_rate() -> None:
     assert running(at_work(started_at=1_000, changed_at=1_500, progress_total=1), load(now=2_500)) == pytest.approx(0.5)
-    again = at_work(attempts=2, started_at=1_000, changed_at=90_000, progress_done=1, progress_total=2)
+    again = at_work(token=2, started_at=1_000, changed_at=90_000, progress_done=1, progress_total=2)
     assert running(again, load(now=90_250)) == pytest.approx(0.75)
