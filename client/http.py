@@ -204,6 +204,24 @@ class Lacuna:
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         return self._persist(lambda: self._ask("POST", "/v1/batches", json=order, headers=headers))
 
+    def train(self, order: dict[str, Any]) -> Job:
+        """Trains a model: `name`, `dataset`, `task` and what else the API takes. Answers with the job."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return self._persist(lambda: self._ask("POST", "/v1/trainings", json=order, headers=headers))
+
+    def evaluate(self, order: dict[str, Any]) -> Job:
+        """Measures models: `models`, `dataset` and what else the API takes. Answers with the job."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return self._persist(lambda: self._ask("POST", "/v1/evaluations", json=order, headers=headers))
+
+    def metrics(self, job_id: str) -> list[dict[str, Any]]:
+        """The figures of a job, in the order in which they were taken."""
+        return self._items(f"{_job_url(job_id)}/metrics", {}, None)
+
+    def artifacts(self, job_id: str) -> list[dict[str, Any]]:
+        """What a training left so far, by name."""
+        return self._items(f"{_job_url(job_id)}/artifacts", {}, None)
+
     def batch(self, batch_id: str) -> Batch:
         """One batch, with its counts."""
         return self._persist(lambda: self._ask("GET", _batch_url(batch_id)))

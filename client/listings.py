@@ -267,12 +267,13 @@ def _evaluation(model: Item) -> Item | None:
 
 
 def _psnr(model: Item) -> dict[float, float]:
-    """PSNR in dB by σ."""
+    """PSNR in dB by σ: its own, not that of what was measured beside it."""
     rows = (_evaluation(model) or {}).get("rows", [])
+    own = {None, f"{model['name']}@{model['version']}"}
     found = {}
     for row in rows:
         match row:
-            case {"sigma": int() | float() as sigma, "psnr": int() | float() as psnr}:
+            case {"sigma": int() | float() as sigma, "psnr": int() | float() as psnr} if row.get("method") in own:
                 found[float(sigma)] = float(psnr)
     return found
 

@@ -3,7 +3,7 @@
 What takes long to import (httpx, rich) is imported by the commands that need it.
 """
 
-from client.cli import batches, datasets, folder, jobs, models, restore
+from client.cli import batches, datasets, evaluate, folder, jobs, models, restore, train
 from client.cli.program import main
 
-__all__ = ["batches", "datasets", "folder", "jobs", "main", "models", "restore"]
+__all__ = ["batches", "datasets", "evaluate", "folder", "jobs", "main", "models", "restore", "train"]

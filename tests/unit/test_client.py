@@ -629,7 +629,11 @@ def once(first: Any, then: Any) -> Any:
 
 
 def test_models_are_listed_with_the_psnr_they_were_measured_at(api: FakeApi) -> None:
-    rows = [{"sigma": 15, "psnr": 34.123, "ssim": 0.93}, {"sigma": 25, "psnr": 31.5, "ssim": 0.89}]
+    rows = [
+        {"sigma": 15, "psnr": 34.123, "ssim": 0.93},
+        {"sigma": 25, "psnr": 31.5, "ssim": 0.89, "method": "denoise@1"},
+        {"sigma": 25, "psnr": 24.3, "ssim": 0.63, "method": "opencv-nlm"},  # measured beside it
+    ]
     model = {"name": "denoise", "version": 1, "task": "denoise", "parameters": 1_061_000, "licence": "Apache-2.0"}
     measured = model | {
         "metrics": {"evaluations": [{"protocol": "p", "set": "cbsd68", "rows": rows}]},
