@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 EXPORTED := $(patsubst %/weights.safetensors,%/openvino/export.json,$(wildcard trainer/pretrained/*/weights.safetensors))
 
-.PHONY: help demo up test lint fuzz schema faults ablations night bench serving lock
+.PHONY: help demo up test lint fuzz schema faults ablations night kills bench serving lock
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -31,7 +31,7 @@ up: .venv/.ready $(EXPORTED) ## start the service at http://127.0.0.1:8080; Ctrl
 	@$(BIN)/lacunad up
 
 test: .venv/.ready $(EXPORTED) lint ## check the code and run every test
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.ready ## style, types, import contracts
 	@$(BIN)/ruff check .
@@ -53,6 +53,9 @@ ablations: .venv/.ready $(EXPORTED) ## take every mechanism of the promises away
 
 night: .venv/.ready $(EXPORTED) ## send 500 photos through while client, API, worker and Redis are killed (minutes); needs DATA
 	@$(BIN)/python -m tests.faults.night
+
+kills: .venv/.ready $(EXPORTED) ## kill a training twenty times, and compare its weights with those of one that nobody disturbed (minutes)
+	@KILLS=$(or $(N),20) $(BIN)/python -m pytest -q tests/promises/test_trainings.py -k disturbed
 
 bench: .venv/.ready $(EXPORTED) ## measure engine and service on this machine (minutes; let it be alone)
 	@$(BIN)/python -m benchmarks.engine
