@@ -55,7 +55,9 @@ class Settings(BaseModel):
     max_attempts: int = Field(3, ge=1, le=100, description="how often a picture is tried when its worker dies or the storage fails")
     max_queued: int = Field(1_000_000, ge=1, description="jobs of one owner that may wait or run; more are refused")
     keep_days: float = Field(30, ge=0, le=36_500, description="how long pictures and results are kept after their job ended; 0: for ever")
-    min_free: int = Field(2 * 10**9, ge=0, description="free disk space, in bytes, below which uploads are refused and bulk pauses")
+    min_free: int = Field(
+        2 * 10**9, ge=0, description="free disk space, in bytes, below which uploads are refused, bulk and trainings pause"
+    )
 
     @field_validator("hosts", "roots", mode="before")
     @classmethod
