@@ -503,7 +503,7 @@ class LaneView(View):
     pixels: int
     oldest_s: float = Field(description="since when the oldest of them waits")
     backlog_s: float | None = Field(description="until they are done, at the rates of their models; null while one is unknown")
-    paused: Literal["storage_full"] | None = Field(description="why nothing of it is begun: bulk and train wait while the disk is nearly full")
+    paused: Literal["storage_full"] | None = Field(description="why nothing of it is begun: a nearly full disk; interactive goes on")
 
 
 class DiskView(View):
