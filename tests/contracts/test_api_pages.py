@@ -146,10 +146,10 @@ def test_the_system_shows_the_living_workers_and_the_disk(house: House) -> None:
     assert {lane["name"]: lane["paused"] for lane in shown["lanes"]} == {"interactive": None, "bulk": None, "train": None}
 
 
-def test_the_system_says_that_bulk_waits_for_space(tmp_path: Path) -> None:
+def test_the_system_says_that_bulk_and_trainings_wait_for_space(tmp_path: Path) -> None:
     with open_house(tmp_path, min_free=10**18) as house:
         lanes = house.get("/v1/system").json["lanes"]
-    assert {lane["name"]: lane["paused"] for lane in lanes} == {"interactive": None, "bulk": "storage_full", "train": None}
+    assert {lane["name"]: lane["paused"] for lane in lanes} == {"interactive": None, "bulk": "storage_full", "train": "storage_full"}
 
 
 # -- OpenAPI and pages --------------------------------------------------------------------------------------------------
