@@ -524,7 +524,6 @@ class SystemView(View):
 
 UUID: dict[str, Any] = {"format": "uuid"}  # told, and checked where it is used: what is none has a code of its own
 STORABLE: dict[str, Any] = {"pattern": r"^[^\x00]*$"}
-STORED: dict[str, Any] = {"pattern": r"^[^\x00]*$"}  # within lists, where nobody else looks
 
 
 class Asked(BaseModel):
@@ -634,7 +633,7 @@ class TrainingBody(Parameters, Body):
 class EvaluationBody(Body):
     """What is measured on what."""
 
-    models: list[Annotated[str, Field(min_length=1, max_length=140, **STORED)]] = Field(
+    models: list[Annotated[str, Field(min_length=1, max_length=140, **STORABLE)]] = Field(
         min_length=1, max_length=8, description="of one task, each as `name`, `name@version` or `name@alias`"
     )
     dataset: str = Field(description="of clean pictures or of pairs", json_schema_extra=UUID)

@@ -34,7 +34,7 @@ def evaluate(held: Held, ports: Ports, committer: Committer) -> None:
             raise LeaseLost
         held.conclude()
         result = {
-            "bytes": 0, "models": job.input["models"], "pictures": held.total, "rows": len(rows),
+            "bytes": 0, "models": job.input["models"], "pictures": len({row["picture"] for row in rows} - {None}), "rows": len(rows),
             "seconds": round(time.monotonic() - began, 3),
         }  # fmt: skip
         committer.succeed(Success(job, result, None, [], units=max(held.total, 1)))

@@ -98,6 +98,7 @@ def test_it_is_measured_beside_others(service: Home, dataset: str, undisturbed: 
     order = {"models": ["undisturbed", "denoise@1"], "dataset": dataset, "sigmas": [25]}
     job = service.final(service.http.post("/v1/evaluations", json=order).json()["id"])
     assert (job["state"], job["result"]["models"]) == ("succeeded", ["undisturbed@1", "denoise@1"]), job["error"]
+    assert job["result"]["pictures"] == PICTURES
     rows = service.http.get(job["links"]["metrics"]).json()["items"]
     means = {row["of"]: row["psnr"] for row in rows if row["picture"] is None}
     assert set(means) == {"undisturbed@1", "denoise@1", "opencv-nlm", "input"}
