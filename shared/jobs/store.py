@@ -416,9 +416,8 @@ class Jobs:
 
         It is put off by `LONGEST_DELAY_SECONDS` at most.
         """
-        again = or_(jobs.c.attempts < jobs.c.max_attempts, _went_on)
         delay_ms = int(min(delay_seconds, LONGEST_DELAY_SECONDS) * 1000)
-        values = {**_requeued_or_failed(again, _error(outcome), delay_ms), "alone": or_(jobs.c.alone, literal(alone))}
+        values = {**_requeued_or_failed(_error(outcome), delay_ms), "alone": or_(jobs.c.alone, literal(alone))}
         return self._end(job, Move.RETRY, "job.retried", values, code=outcome.code)
 
     def release(self, job: Job) -> bool:
@@ -440,14 +439,13 @@ class Jobs:
 
         With `pardon` none is: the statement only shows that the database can be written.
         """
-        again = or_(jobs.c.attempts < jobs.c.max_attempts, _went_on)
         # twice a lease: the reaper pauses after a clock was stepped, but not for a small step, and then healthy workers renew later
         over = _over(jobs.c.lease_until, 2 * self._lease_ms, now_ms() if at is None else literal(at, jobs.c.lease_until.type))
         lapsed = select(jobs.c.id).where(_may(Move.REAP), over, *([false()] if pardon else []))
         statement = (
             update(jobs)
             .where(jobs.c.id.in_(lapsed.with_for_update(skip_locked=True)), _may(Move.REAP))
-            .values(**_requeued_or_failed(again, WORKER_LOST, REAPED_DUE_MS), alone=True)
+            .values(**_requeued_or_failed(WORKER_LOST, REAPED_DUE_MS), alone=True)
             .returning(*COLUMNS)
         )
         with self._engine.begin() as connection:
@@ -957,7 +955,8 @@ def _reserved(reservation: Reservation) -> list[ColumnElement[bool]]:
     ]
 
 
-def _requeued_or_failed(again: ColumnElement[bool], error: dict[str, Any], due_ms: int) -> dict[str, Any]:
+def _requeued_or_failed(error: dict[str, Any], due_ms: int) -> dict[str, Any]:
+    again = or_(jobs.c.attempts < jobs.c.max_attempts, _went_on)
     return {
         "attempts": case((_went_on, jobs.c.attempts - 1), else_=jobs.c.attempts),
         "state": case((again, literal(str(State.QUEUED))), else_=literal(str(State.FAILED))),
