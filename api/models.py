@@ -1,7 +1,7 @@
 """The models there are, adding one's own, and deleting it."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flask import Blueprint, Response, current_app, g, json
@@ -52,7 +52,7 @@ def get_model(name: str) -> Response:
 def get_metrics_of_model(name: str) -> Response:
     """What the versions of one model were measured at."""
     ports: Ports = current_app.extensions["lacuna"]()
-    return _measured(_versions(ports, name))
+    return _measured(ports, _versions(ports, name))
 
 
 @routes.add(
@@ -72,10 +72,11 @@ def get_version(name: str, version: str) -> Response:
 def get_metrics_of_version(name: str, version: str) -> Response:
     """What one model version was measured at.
 
-    A row for each measurement, with the names of its protocol and of the pictures, and all that the protocol measures.
+    A row for each measurement, with the names of its protocol and of the pictures, and all that the protocol measures: those of the
+    manifest, then those of your evaluations, each with its `job`.
     """
     ports: Ports = current_app.extensions["lacuna"]()
-    return _measured([find(ports, name, version)])
+    return _measured(ports, [find(ports, name, version)])
 
 
 @routes.add(
@@ -206,8 +207,11 @@ def _versions(ports: Ports, name: str) -> list[Model]:
     return found
 
 
-def _measured(models: Iterable[Model]) -> Response:
-    rows = [ModelMetricsRowView.model_validate(row) for found in models for row in found.manifest.rows]
+def _measured(ports: Ports, models: Sequence[Model]) -> Response:
+    known = {found.reference: found.manifest.rows for found in models}
+    for row in ports.jobs.evaluated(owner_id(), known):
+        known[row["model"]].append(row)
+    rows = [ModelMetricsRowView.model_validate(row) for of in known.values() for row in of]
     return _page([row.model_dump(mode="json") for row in rows])
 
 

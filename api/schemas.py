@@ -467,10 +467,11 @@ class ModelMetricsRowView(View):
     model: str = Field(description="`name@version`")
     protocol: str | None
     set: str | None = Field(description="the pictures that it was measured on")
+    job: str | None = Field(default=None, description="the evaluation, which has every picture's figures; none for what the manifest tells")
 
 
 class ModelMetricsPage(View):
-    """What models were measured at; none where the manifest tells of no evaluation."""
+    """What models were measured at: what the manifest tells, then your evaluations."""
 
     items: list[ModelMetricsRowView]
     next: str | None

@@ -53,6 +53,8 @@ Document = JSON(none_as_null=True)
 _NOBODYS = text("owner_id IS NULL")
 _OF_A_BATCH = text("batch_id IS NOT NULL")
 _KEPT = text("expires_at IS NULL AND finished_at IS NOT NULL AND output IS NULL")
+# the means of an evaluation and of a training's end: found by the model that they are of
+_OF_A_MODEL = text("picture IS NULL AND epoch IS NULL AND \"of\" LIKE '%@%'")
 # ended jobs of folders whose outputs are not known to be in their places, or whose attempts may have left something there
 unsettled = text("output IS NOT NULL AND published_at IS NULL AND finished_at IS NOT NULL AND attempts > 0")
 
@@ -199,7 +201,7 @@ jobs = Table(
 job_metrics = Table(
     "job_metrics",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True),  # SQLite numbers rows itself where it is an INTEGER
     Column("job_id", Id, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("of", String(140), nullable=False),  # restore: output, input; train: train, validation; evaluate: a model, input, a method
     Column("epoch", Integer),
@@ -212,6 +214,7 @@ job_metrics = Table(
     Column("rmse", Float),
     Column("mae", Float),
     Column("seconds", Float),
+    Index("ix_job_metrics_models", "of", "job_id", sqlite_where=_OF_A_MODEL, postgresql_where=_OF_A_MODEL),
 )
 
 # files of a batch that became no job

@@ -81,7 +81,8 @@ PUBLISHED = (
 )  # fmt: skip
 # by the id of a job, what is remembered of its output: a row of `outputs`; None where somebody took it away
 Publications = Mapping[str, Mapping[str, Any] | None] | None
-METRICS = ("of", "epoch", "picture", "protocol", "loss", "psnr", "ssim", "mse", "rmse", "mae", "seconds")
+FIGURES = ("psnr", "ssim", "mse", "rmse", "mae")
+METRICS = ("of", "epoch", "picture", "protocol", "loss", *FIGURES, "seconds")
 REAPED_DUE_MS = 1_000
 LATEST_WEIGHS = 0.2  # of one job, in the rate of its model
 CHUNK = 500  # rows that one write changes
@@ -661,6 +662,24 @@ class Jobs:
         with self._reading() as connection:
             rows = connection.execute(select(*named).where(job_metrics.c.job_id == job_id).order_by(job_metrics.c.id))
             return [dict(row._mapping) for row in rows]
+
+    def evaluated(self, owner: str, references: Iterable[str]) -> list[dict[str, Any]]:
+        """The means of an owner's evaluations of these models (`name@version`), by model, the oldest first.
+
+        Of each the `model`, its `protocol`, the `set` of pictures, the `job`, and `FIGURES`. An evaluation's figures go with its job.
+        """
+        named = [job_metrics.c[name] for name in ("protocol", *FIGURES)]
+        pictures = jobs.c.input["name"].as_string()
+        measured = (
+            select(job_metrics.c.of.label("model"), job_metrics.c.job_id.label("job"), pictures.label("set"), *named)
+            .join(jobs, jobs.c.id == job_metrics.c.job_id)
+            .where(job_metrics.c.of.in_(list(references)), job_metrics.c.picture.is_(None), job_metrics.c.epoch.is_(None))
+            .where(job_metrics.c.of.like(literal_column("'%@%'")))  # as the index has it
+            .where(jobs.c.owner_id == owner, jobs.c.kind == Kind.EVALUATE, jobs.c.state == State.SUCCEEDED)
+            .order_by(job_metrics.c.of, job_metrics.c.job_id, job_metrics.c.id)
+        )
+        with self._reading() as connection:
+            return [dict(row._mapping) for row in connection.execute(measured)]
 
     def unheard(self, older_than_seconds: float, limit: int = 100) -> list[tuple[str, str]]:
         """(id, lane) of due rows that nobody rang for since: upkeep rings for them again. Marks them as rung."""

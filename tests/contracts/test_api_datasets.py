@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from uuid_utils import uuid7
@@ -327,6 +328,17 @@ def test_an_archive_that_is_made_to_harm_makes_nothing_and_has_a_code_of_its_own
         assert (answer.status_code, code(answer)) == (422, expected), answer.text
         assert library.house.left_behind() == {}
         assert library.house.count(rows) == 0
+
+
+def test_an_archive_of_twenty_five_thousand_files_is_looked_through_as_any_other(library: Library) -> None:
+    others = {f"notes/{number}.txt": b"" for number in range(24_998)}
+    archive = zipped({"a.png": filed(photo(1)), "b.png": filed(photo(2))} | others)
+    form = httpx.Request("POST", f"http://localhost{URL}", data={"kind": "clean"}, files={"archive": ("a.zip", archive)})
+    answer = library.house.post(URL, data=form.read(), content_type=form.headers["Content-Type"])  # Flask's client leaves large forms open
+    dataset = library.started(answer)
+    library.work()
+    assert library.seen(dataset)["state"] == "ready"
+    assert (library.report(dataset)["usable"], library.report(dataset)["ignored"]) == (2, 24_998)
 
 
 @pytest.mark.parametrize(

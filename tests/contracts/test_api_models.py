@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save
+from uuid_utils import uuid7
 
 from api import models
-from shared.jobs.job import Lane, Success
+from shared.jobs.job import Kind, Lane, NewJob, Success
 from tests.contracts.api_fixtures import Answer, House, code, manifest, open_house
 from worker.upkeep.sweeper import sweep
 
@@ -143,7 +144,7 @@ def test_one_version_is_what_the_list_says_of_it(house: House) -> None:
 def test_the_metrics_of_a_version_are_its_manifests_rows_with_all_they_hold(house: House) -> None:
     house.publish("mine", 1, metrics={"evaluations": EVALUATIONS})
     house.publish("mine", 2, metrics={"evaluations": EVALUATIONS[:1]})
-    first = {"model": "mine@1", "protocol": "p", "set": "cbsd68", **EVALUATIONS[0]["rows"][0]}  # type: ignore[dict-item]
+    first = {"model": "mine@1", "protocol": "p", "set": "cbsd68", "job": None, **EVALUATIONS[0]["rows"][0]}  # type: ignore[dict-item]
     rows = house.get(f"{URL}/mine/versions/1/metrics").json
     assert (rows["items"][0], rows["next"]) == (first, None)
     assert [(row["set"], row["holes"], row["psnr"]) for row in rows["items"][1:]] == [("kodak", "strokes", 40.0), ("kodak", "boxes", 30.0)]
@@ -151,6 +152,36 @@ def test_the_metrics_of_a_version_are_its_manifests_rows_with_all_they_hold(hous
     assert [row["model"] for row in of_all] == ["mine@1"] * 3 + ["mine@2"]
     assert house.get(f"{URL}/denoise/versions/1/metrics").json["items"] == []
     assert code(house.get(f"{URL}/nobody/metrics")) == "model_not_found"
+
+
+def evaluated(house: House, models: list[str], psnr: float, label: str) -> str:
+    """An evaluation that has succeeded, with a mean and one picture of each model."""
+    dataset_id, job_id = str(uuid7()), str(uuid7())
+    new = NewJob(
+        id=job_id, owner_id="local", kind=Kind.EVALUATE, lane=Lane.TRAIN, task="denoise", model_name="mine", model_version=1, pixels=1,
+        input={"name": label, "bytes": 0, "sha256": None, "format": "DATASET", "dataset": dataset_id, "models": models},
+        params={"models": models}, max_attempts=3, request_id="request",
+    )  # fmt: skip
+    house.jobs.accept(new)
+    job = house.claim(job_id)
+    of = [*models, "input"]
+    rows = [{"of": one, "picture": picture, "protocol": "σ 25: p", "psnr": psnr} for picture in (None, "a.png") for one in of]
+    assert house.jobs.record(job, {}, None, rows, anew=True)
+    assert house.jobs.succeed([Success(job, {"bytes": 0, "seconds": 0.1}, None, [])])
+    return job_id
+
+
+def test_what_evaluations_found_stands_behind_what_the_manifest_tells(house: House) -> None:
+    house.publish("mine", 1, metrics={"evaluations": EVALUATIONS[:1]})
+    house.publish("mine", 2)
+    first = evaluated(house, ["mine@1", "mine@2"], 30.5, "holiday")
+    second = evaluated(house, ["mine@1"], 29.5, "scans")
+    (told, *measured) = house.get(f"{URL}/mine/versions/1/metrics").json["items"]
+    assert (told["set"], told["job"]) == ("cbsd68", None)
+    seen = [[row[name] for name in ("model", "protocol", "set", "job", "psnr", "ssim")] for row in measured]
+    assert seen == [["mine@1", "σ 25: p", "holiday", first, 30.5, None], ["mine@1", "σ 25: p", "scans", second, 29.5, None]]
+    of_all = house.get(f"{URL}/mine/metrics").json["items"]
+    assert [(row["model"], row["psnr"]) for row in of_all] == [("mine@1", 31.5), ("mine@1", 30.5), ("mine@1", 29.5), ("mine@2", 30.5)]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from tests.faults import night, tree
 from tests.faults.night import VICTIMS, Came
 
-FILES, BROKEN, KILLS = 40, 8, 1
+FILES, BROKEN, KILLS = 28, 8, 1
 
 
 @pytest.mark.parametrize("start", [night.lacuna_folder, night.lacuna_in_place])
