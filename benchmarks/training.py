@@ -99,7 +99,7 @@ def _sent(client: httpx.Client, home: Home, pictures: list[Picture]) -> str:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         for one in pictures:
-            file.writestr(f"{one.name}.png", png(evaluation.as_8bit(one.pixels)))
+            file.writestr(f"{one.name}.png", png(datasets.as_8bit(one.pixels)))
     answer = client.post("/v1/datasets", data={"kind": "clean"}, files={"archive": ("photos.zip", archive.getvalue())})
     home.wait(answer.raise_for_status().json()["id"])
     (found,) = client.get("/v1/datasets").raise_for_status().json()["items"]
@@ -232,7 +232,7 @@ def _holed(draw: masks.Drawer, index: int, picture: Picture) -> Shown | None:
         return None
     given = datasets.light(picture.pixels)[np.newaxis]
     given[0, mask] = 0
-    return Shown(picture.name, (given, mask[np.newaxis, :, :, np.newaxis].astype(np.float32)), evaluation.as_8bit(picture.pixels))
+    return Shown(picture.name, (given, mask[np.newaxis, :, :, np.newaxis].astype(np.float32)), datasets.as_8bit(picture.pixels))
 
 
 def with_noise(pictures: list[Picture], sigma: float) -> list[Picture]:

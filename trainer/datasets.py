@@ -5,6 +5,7 @@ one looks at them.
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from PIL import Image
 
 from shared.datasets import packed
 from shared.errors import Fault, Refused
+from shared.imaging import codec
 from shared.trainings import recipe
 
-FORMATS = ("PNG", "WEBP", "JPEG", "TIFF")
-SUFFIXES = {".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff"}
+MOST_PIXELS = 1_000_000_000  # of one picture: a folder on the command line is its owner's
+SUFFIXES = {".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
 Pixels = NDArray[np.integer[Any]]  # (height, width, 1 or 3), uint8 or uint16
 
@@ -52,16 +54,18 @@ def picture_files(folder: Path) -> list[Path]:
         raise Refused("dataset_not_found", f"There is no folder {folder}.")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise Refused("dataset_not_found", f"{folder} holds no PNG, WebP, JPEG or TIFF pictures.")
+        raise Refused("dataset_not_found", f"{folder} holds no PNG, WebP, JPEG, TIFF or BMP pictures.")
     return files
 
 
 def read(path: Path) -> Picture:
-    """Read one picture as 8-bit RGB."""
+    """Read one picture of any mode and depth as 8-bit RGB, without its alpha. Raises `Refused`, naming the file."""
     data = path.read_bytes()
-    with Image.open(path, formats=FORMATS) as image:
-        pixels = np.asarray(image.convert("RGB"), dtype=np.uint8)
-    return Picture(path.name, hashlib.sha256(data).hexdigest(), pixels)
+    try:
+        pixels = codec.straight(codec.decode(io.BytesIO(data), len(data), MOST_PIXELS))
+    except Refused as refused:
+        raise Refused(refused.code, f"{path.name}: {refused.detail}") from refused
+    return Picture(path.name, hashlib.sha256(data).hexdigest(), as_8bit(pixels))
 
 
 def load(folders: Sequence[Path]) -> list[Picture]:
@@ -159,6 +163,12 @@ def split(pictures: Sequence[Picture], validation_share: float) -> tuple[list[Pi
 def fingerprint(pictures: Sequence[Picture]) -> str:
     """One SHA-256 for the whole set, whatever the order."""
     return hashlib.sha256("\n".join(sorted(picture.sha256 for picture in pictures)).encode()).hexdigest()
+
+
+def as_8bit(pixels: Pixels) -> NDArray[np.uint8]:
+    """(height, width, 1 or 3) of 8 or 16 bit → (height, width, 3), uint8; grey as three equal channels."""
+    levels = pixels if pixels.dtype == np.uint8 else np.round(pixels / np.float32(np.iinfo(pixels.dtype).max) * 255)
+    return np.asarray(levels if pixels.shape[2] == 3 else np.repeat(levels, 3, axis=2), dtype=np.uint8)
 
 
 def light(pixels: Pixels) -> NDArray[np.float32]:

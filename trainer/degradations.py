@@ -18,8 +18,8 @@ from shared.trainings.recipe import Degradation
 Crop = NDArray[np.float32]
 Generator = np.random.Generator
 
+BLOCK = 16  # pixels of a JPEG that are packed together, where colours have half the size
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
-MOST_MIXED = 3
 
 
 def degrade(
@@ -84,13 +84,15 @@ def _poisson_gaussian(step: recipe.PoissonGaussian, crop: Crop, generator: Gener
 
 
 def _jpeg(step: recipe.Jpeg, crop: Crop, generator: Generator) -> Crop:
-    """Clips and rounds, as packing does."""
+    """Clips and rounds, as packing does. Its blocks begin anywhere, as in a picture that was cut out after it was packed."""
     quality = round(_within(step.quality, generator))
+    top, left = generator.integers(0, BLOCK, 2)
     levels = np.round(np.clip(crop, 0, 1) * 255).astype(np.uint8)
+    levels = np.pad(levels, ((top, 0), (left, 0), (0, 0)), mode="edge")
     packed = io.BytesIO()
     Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels).save(packed, "JPEG", quality=quality)
     with Image.open(packed, formats=["JPEG"]) as image:
-        return np.asarray(image, dtype=np.float32).reshape(crop.shape) / np.float32(255)
+        return np.asarray(image, dtype=np.float32).reshape(levels.shape)[top:, left:] / np.float32(255)
 
 
 def _salt_pepper(step: recipe.SaltPepper, crop: Crop, generator: Generator) -> Crop:
@@ -115,16 +117,15 @@ def _blur(step: recipe.Blur, crop: Crop, generator: Generator) -> Crop:
 
 
 def _mixed(step: recipe.Mixed, crop: Crop, generator: Generator) -> Crop:
-    """One to three of the others, in the order in which they happen to a picture: lens, sensor, transmission, file."""
-    count = int(generator.integers(1, MOST_MIXED + 1))
-    for index in sorted(generator.permutation(len(MIXED))[:count]):
-        crop = apply(MIXED[index], crop, generator)
+    """Some of the others, in the order in which they happen to a picture: lens, sensor, transmission, file."""
+    others = [one for one in MIXED if one.kind in step.of]
+    count = int(generator.integers(step.least, step.most + 1))
+    for index in sorted(generator.permutation(len(others))[:count]):
+        crop = apply(others[index], crop, generator)
     return crop
 
 
-MIXED: tuple[Degradation, ...] = (
-    recipe.Blur(), recipe.PoissonGaussian(), recipe.Gaussian(), recipe.Speckle(), recipe.SaltPepper(), recipe.Jpeg(),
-)  # fmt: skip
+MIXED = (recipe.Blur(), recipe.PoissonGaussian(), recipe.Gaussian(), recipe.Speckle(), recipe.SaltPepper(), recipe.Jpeg())
 
 STEPS: Mapping[str, Callable[[Any, Crop, Generator], Crop]] = {
     "gaussian": _gaussian, "poisson-gaussian": _poisson_gaussian, "jpeg": _jpeg, "salt-pepper": _salt_pepper, "speckle": _speckle,

@@ -17,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.imaging import metrics
-from shared.trainings.recipe import Gaussian, Recipe
+from shared.trainings.recipe import Degradation, Gaussian, Recipe
 from trainer import datasets, degradations, masks
 from trainer.datasets import Picture
 from trainer.masks import Drawer
 
 PROTOCOL = "gaussian, RandomState(0) per image, not clipped, 8-bit RGB output"
 FILLING = "holes drawn by default_rng(place of the image), 8-bit RGB output, known pixels kept"
+DEGRADING = "degraded by default_rng(place of the image), 8-bit RGB output"
+CROPPED = "; centre crops of at most {} pixels"
 SIGMAS = (15.0, 25.0, 50.0)
 MOST_PICTURES, MOST_SIDE = 24, 256  # of a report: what non-local means fills in half a minute
 
@@ -41,16 +43,11 @@ def to_8bit(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
-def as_8bit(pixels: datasets.Pixels) -> NDArray[np.uint8]:
-    """(height, width, 1 or 3) of any depth → 8-bit RGB."""
-    return to_8bit(datasets.light(pixels))
-
-
 def evaluate(network: Run, pictures: Iterable[Picture], sigma: float, rounded: bool = False) -> list[dict[str, Any]]:
     """A row for each picture: its name, `output` and `input` figures (`input` is the noisy picture as 8 bit)."""
     rows = []
     for picture in pictures:
-        clean = as_8bit(picture.clean)
+        clean = datasets.as_8bit(picture.clean)
         noisy = add_noise(clean, sigma)
         if rounded:
             noisy = to_8bit(noisy).astype(np.float32) / np.float32(255)
@@ -74,15 +71,16 @@ def evaluate_filling(network: Run, pictures: Iterable[Picture], draw: Drawer) ->
         mask = draw(height, width, np.random.default_rng(index))
         if not mask.any() or mask.all():
             continue
-        given = picture.pixels / np.float32(255)
+        clean = datasets.as_8bit(picture.clean)
+        given = clean / np.float32(255)
         given[mask] = 0
         output = to_8bit(network(given[np.newaxis], mask[np.newaxis, :, :, np.newaxis].astype(np.float32))[0])
-        output[~mask] = picture.pixels[~mask]
+        output[~mask] = clean[~mask]
         rows.append({
             "name": picture.name,
             "share": float(mask.mean()),
-            "output": vars(metrics.compare(output, picture.pixels)),
-            "hole": vars(metrics.compare_holes(output, picture.pixels, mask)),
+            "output": vars(metrics.compare(output, clean)),
+            "hole": vars(metrics.compare_holes(output, clean, mask)),
         })  # fmt: skip
     return rows
 
@@ -211,9 +209,9 @@ def comparison(
 def conditions(recipe: Recipe, sigmas: Sequence[float] = SIGMAS, side: int = MOST_SIDE) -> list[Condition]:
     """What a model of this recipe is measured at: real pairs as they are, noisy pictures as far as they tell, kinds of holes; noise of
     the levels `sigmas`, or the recipe's own degradation if that is not plain noise. Of pictures larger than `side` the middle."""
-    cropped = f"; centre crops of at most {side} pixels"
+    cropped = CROPPED.format(side)
     if recipe.task == "inpaint":
-        return [Condition({"mask": kind}, FILLING + cropped, _holed(masks.drawer(kind), side)) for kind in _kinds(recipe)]
+        return [holes(kind, masks.drawer(kind), side) for kind in _kinds(recipe)]
     if recipe.supervision == "paired":
         return [Condition({}, "real pairs, 8-bit RGB" + cropped, _pair(side))]
     if recipe.supervision == "noisy":
@@ -221,8 +219,18 @@ def conditions(recipe: Recipe, sigmas: Sequence[float] = SIGMAS, side: int = MOS
     if all(isinstance(step, Gaussian) for step in recipe.degradation):
         return [Condition({"sigma": sigma}, PROTOCOL + cropped, _noisy(sigma, side)) for sigma in sigmas]
     what = ", ".join(step.kind for step in recipe.degradation)
-    own = "the training's own degradation, drawn by default_rng(place of the image), 8-bit RGB output"
-    return [Condition({"degradation": what}, own + cropped, _degraded(recipe, side))]
+    return [degraded(what, recipe.degradation, side)]
+
+
+def holes(kind: str, draw: Drawer, side: int = MOST_SIDE) -> Condition:
+    """Pictures that lack what is drawn."""
+    return Condition({"mask": kind}, FILLING + CROPPED.format(side), _holed(draw, side))
+
+
+def degraded(what: str, steps: Sequence[Degradation], side: int = MOST_SIDE, rounded: bool = False) -> Condition:
+    """Clean pictures to which that is done; `rounded` as a file of 8 bit holds them."""
+    protocol = DEGRADING + ", 8-bit input" * rounded + CROPPED.format(side)
+    return Condition({"degradation": what}, protocol, _degraded(steps, rounded, side))
 
 
 def _kinds(recipe: Recipe) -> list[str]:
@@ -236,7 +244,7 @@ def _middle(pixels: datasets.Pixels, side: int) -> NDArray[np.uint8]:
     height, width = pixels.shape[:2]
     tall, wide = min(height, side), min(width, side)
     top, left = (height - tall) // 2, (width - wide) // 2
-    return as_8bit(pixels[top : top + tall, left : left + wide])
+    return datasets.as_8bit(pixels[top : top + tall, left : left + wide])
 
 
 def _as_input(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -251,10 +259,10 @@ def _noisy(sigma: float, side: int) -> Callable[[int, Picture], Shown]:
     return show
 
 
-def _degraded(recipe: Recipe, side: int) -> Callable[[int, Picture], Shown]:
+def _degraded(steps: Sequence[Degradation], rounded: bool, side: int) -> Callable[[int, Picture], Shown]:
     def show(index: int, picture: Picture) -> Shown:
         clean = _middle(picture.clean, side)
-        noisy, _ = degradations.degrade(_as_input(clean), recipe.degradation, 0, 0, np.random.default_rng(index))
+        noisy, _ = degradations.degrade(_as_input(clean), steps, float(rounded), 0, np.random.default_rng(index))
         return Shown(picture.name, (noisy,), clean)
 
     return show

@@ -5,7 +5,7 @@ the two ends of a range.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
@@ -29,6 +29,9 @@ def _both_ends(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value, value
     return tuple(value) if isinstance(value, list) else value
+
+
+SingleKind = Literal["blur", "poisson-gaussian", "gaussian", "speckle", "salt-pepper", "jpeg"]  # lens, sensor, transmission, file
 
 
 class _Step(BaseModel):
@@ -93,9 +96,18 @@ class Blur(_Step):
 
 
 class Mixed(_Step):
-    """One to three of the others with their own ranges, anew for each crop."""
+    """From `least` to `most` of the others with their own ranges, anew for each crop."""
 
     kind: Literal["mixed"] = "mixed"
+    least: int = Field(1, ge=0, le=6)
+    most: int = Field(3, ge=0, le=6)
+    of: list[SingleKind] = Field(list(get_args(SingleKind)), min_length=1, max_length=6)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not self.least <= self.most <= len(set(self.of)):
+            raise ValueError(f"most is at least `least` and at most the {len(set(self.of))} kinds that it chooses from")
+        return self
 
 
 Degradation = Annotated[Gaussian | PoissonGaussian | Jpeg | SaltPepper | Speckle | Blur | Mixed, Field(discriminator="kind")]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from shared.trainings.recipe import Blur, Degradation, Gaussian, Jpeg, Mixed, PoissonGaussian, SaltPepper, Speckle
 from trainer import degradations
@@ -73,12 +73,21 @@ def test_salt_and_pepper_hit_the_share_they_say_in_all_channels_half_black_half_
     assert (noisy == 1).mean() == pytest.approx(0.1, abs=0.01)
 
 
-def test_jpeg_is_what_pillow_makes_of_it() -> None:
-    given = crop()
-    packed = io.BytesIO()
-    Image.fromarray(np.round(given * 255).astype(np.uint8)).save(packed, "JPEG", quality=40)
-    expected = np.asarray(Image.open(packed), np.float32) / np.float32(255)
-    assert np.array_equal(degradations.apply(Jpeg(quality=(40, 40)), given, np.random.default_rng(0)), expected)
+def test_jpeg_is_what_pillow_makes_of_it_with_blocks_that_begin_anywhere() -> None:
+    given, places = np.random.default_rng(0).random((24, 24, 3), dtype=np.float32), set()
+    for seed in range(3):
+        found = degradations.apply(Jpeg(quality=(40, 40)), given, np.random.default_rng(seed))
+        (place,) = [(top, left) for top in range(16) for left in range(16) if np.array_equal(found, packed(given, top, left))]
+        places.add(place)
+    assert len(places) == 3
+
+
+def packed(given: NDArray[np.float32], top: int, left: int) -> NDArray[np.float32]:
+    """As JPEG behind so many rows and columns more."""
+    levels = np.pad(np.round(given * 255).astype(np.uint8), ((top, 0), (left, 0), (0, 0)), mode="edge")
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "JPEG", quality=40)
+    return np.asarray(Image.open(file), np.float32)[top:, left:] / np.float32(255)
 
 
 def test_blur_keeps_the_mean_and_takes_the_edges() -> None:
@@ -116,6 +125,18 @@ def test_mixed_does_one_to_three_of_the_others(monkeypatch: pytest.MonkeyPatch) 
         seen |= set(done)
     assert counts == {1, 2, 3}
     assert seen == set(degradations.STEPS) - {"mixed"}
+
+
+def test_mixed_does_as_many_as_it_is_told_of_the_kinds_that_it_is_told() -> None:
+    clean = crop(16)
+    same = [np.array_equal(degradations.apply(Mixed(least=0, most=1, of=["gaussian", "jpeg"]), clean, np.random.default_rng(seed)), clean)
+            for seed in range(60)]  # fmt: skip
+    assert 20 <= sum(same) <= 40, "half of the crops stay as they are"
+    assert np.array_equal(degradations.apply(Mixed(least=0, most=0), clean, np.random.default_rng(0)), clean)
+    impossible: list[dict[str, Any]] = [{"least": 3, "most": 2}, {"most": 2, "of": ["jpeg"]}, {"of": []}, {"of": ["mixed"]}]
+    for wrong in impossible:
+        with pytest.raises(ValidationError):
+            Mixed.model_validate(wrong)
 
 
 @pytest.mark.parametrize("step", EVERY, ids=lambda step: step.kind)
