@@ -30,21 +30,21 @@ def build(config: UnetConfig) -> Any:
             widths = config.widths
             self.head = nn.Conv2d(config.channels, widths[0], 3, 1, 1, bias=False)
             self.down = nn.ModuleList(Blocks(width) for width in widths[:-1])
-            self.halve = nn.ModuleList(nn.Conv2d(one, other, 2, 2, bias=False) for one, other in pairwise(widths))
+            self.narrow = nn.ModuleList(nn.Conv2d(one, other, 2, 2, bias=False) for one, other in pairwise(widths))
             self.bottom = Blocks(widths[-1])
-            self.double = nn.ModuleList(nn.ConvTranspose2d(other, one, 2, 2, bias=False) for one, other in pairwise(widths))
+            self.widen = nn.ModuleList(nn.ConvTranspose2d(other, one, 2, 2, bias=False) for one, other in pairwise(widths))
             self.up = nn.ModuleList(Blocks(width) for width in widths[:-1])
             self.tail = nn.Conv2d(widths[0], config.channels, 3, 1, 1, bias=False)
 
         def forward(self, noisy: Any) -> Any:
             x, skips = self.head(noisy), []
-            for down, halve in zip(self.down, self.halve, strict=True):
+            for down, halve in zip(self.down, self.narrow, strict=True):
                 x = down(x)
                 skips.append(x)
                 x = halve(x)
             x = self.bottom(x)
             for level in reversed(range(len(skips))):
-                x = self.up[level](self.double[level](x) + skips[level])
+                x = self.up[level](self.widen[level](x) + skips[level])
             return noisy - self.tail(x).float()
 
     return Unet().to(memory_format=torch.channels_last)
