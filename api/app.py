@@ -34,6 +34,7 @@ from shared import events
 from shared.errors import Refused
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+READ_AWAY_BYTES = 1 << 16
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 MODULES = (
@@ -113,7 +114,16 @@ def _check_origin() -> None:
         raise Refused("origin_refused")
 
 
+def _is_half_read(response: Response) -> bool:
+    """Whether the rest of a refused body may still come: gunicorn reads away so much of it and then ends the connection."""
+    long = request.content_length is None or request.content_length > READ_AWAY_BYTES
+    has_body = request.content_length or "Transfer-Encoding" in request.headers
+    return response.status_code == 408 or bool(response.status_code >= 400 and has_body and long)
+
+
 def _finish(response: Response) -> Response:
+    if _is_half_read(response):
+        response.headers["Connection"] = "close"  # else a client sends its next request where nobody hears it
     response.headers["X-Request-Id"] = g.request_id
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Content-Security-Policy", "default-src 'none'; style-src 'self'; frame-ancestors 'none'")

@@ -64,7 +64,7 @@ def parse(form: type[F], values: dict[str, Any]) -> F:
     try:
         return form.model_validate(values)
     except ValidationError as error:
-        fields = {".".join(map(str, item["loc"]))[:SHOWN]: item["msg"] for item in error.errors()}
+        fields = {_place(item, form): item["msg"].removeprefix("Value error, ") for item in error.errors()}
         unknown = [str(item["loc"][0])[:SHOWN] for item in error.errors() if item["type"] == "extra_forbidden"]
         known = ", ".join(form.model_fields) or "none"
         if unknown:
@@ -72,6 +72,12 @@ def parse(form: type[F], values: dict[str, Any]) -> F:
         code = "unknown_task" if "task" in fields else "invalid_field"
         name, what = next(iter(fields.items()))
         raise Refused(code, f"{name}: {what}.", fields=fields) from error
+
+
+def _place(item: Any, form: type[BaseModel]) -> str:
+    """Which field an error is about. One about several fields has the name of one of them as its type."""
+    named = item["type"] if item["type"] in form.model_fields else ""
+    return ".".join(map(str, item["loc"]))[:SHOWN] or named
 
 
 def parse_query(form: type[F]) -> F:

@@ -43,7 +43,7 @@ class Form(BaseModel):
 class Body(Form):
     """A JSON body, whose values have types of their own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod

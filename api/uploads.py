@@ -145,10 +145,12 @@ def receive_json(request: Request, settings: Settings) -> dict[str, Any]:
     if request.mimetype != "application/json":
         raise Refused("malformed_json")
     request.max_content_length = JSON_BYTES
-    with _reading(request, settings, _Clock(settings.request_seconds, lambda: None), "malformed_json", "It ends early; send it again."):
+    clock = _Clock(settings.request_seconds, lambda: None)
+    large = f"JSON has at most {JSON_BYTES} bytes here."
+    with _reading(request, settings, clock, "malformed_json", "It ends early; send it again.", large):
         body = request.get_data()
     try:
-        given = json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_number)
+        given = json.loads(body.decode(), object_pairs_hook=_once)  # NaN is refused with the name of its field
     except (ValueError, RecursionError) as error:
         raise Refused("malformed_json") from error
     if not isinstance(given, dict):
@@ -164,18 +166,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number")
-
-
 @contextlib.contextmanager
-def _reading(request: Request, settings: Settings, clock: _Clock, malformed: str, detail: str) -> Iterator[None]:
+def _reading(request: Request, settings: Settings, clock: _Clock, malformed: str, detail: str, large: str | None = None) -> Iterator[None]:
     """Within it the body is read. What goes wrong with it is `Refused`: upload_too_large, upload_stalled or the code `malformed`."""
     try:
         with _impatient(request, settings):
             yield
     except RequestEntityTooLarge as error:
-        raise Refused("upload_too_large") from error
+        raise Refused("upload_too_large", large) from error
     except (ValueError, ClientDisconnected, ParseException) as error:
         clock.check()
         if isinstance(error.__context__, TimeoutError):  # werkzeug calls whatever a read raises a disconnect

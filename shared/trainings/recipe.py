@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 Task = Literal["denoise", "inpaint"]
 Supervision = Literal["clean", "paired", "noisy"]
@@ -154,11 +155,12 @@ class Parameters(BaseModel):
     @model_validator(mode="after")
     def _fit(self) -> Self:
         if self.epochs is not None and self.minutes is not None:
-            raise ValueError("give epochs or minutes, not both")
+            raise PydanticCustomError("minutes", "give epochs or minutes, not both")
         if self.architecture is not None and self.architecture not in ARCHITECTURES[self.task]:
-            raise ValueError(f"{self.architecture} does not {self.task}; {', '.join(ARCHITECTURES[self.task])} does")
+            able = ", ".join(ARCHITECTURES[self.task])
+            raise PydanticCustomError("architecture", f"{self.architecture} does not {self.task}; {able} does")
         if self.task == "inpaint" and self.supervision != "clean":
-            raise ValueError("inpaint is learnt from clean pictures")
+            raise PydanticCustomError("supervision", "inpaint is learnt from clean pictures")
         return self
 
 

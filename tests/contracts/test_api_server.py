@@ -356,3 +356,16 @@ def test_an_upload_that_trickles_ends_when_its_time_is_over(tmp_path: Path) -> N
         status, problem = response(connection)
         assert (status, problem["code"]) == (408, "upload_stalled")
         assert server.rows() == (0, 0, 0)
+
+
+def test_a_connection_on_which_a_refused_body_may_still_come_is_ended_and_says_so(server: Server) -> None:
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    for size, kept in ((50_000, True), (200_000, False)):
+        connection = server.connect()
+        connection.request("POST", "/v1/restorations?x=1", body=bytes(size), headers=form)
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["code"]) == (422, "unknown_field")
+        assert (answer.getheader("Connection") != "close") == kept
+        connection.request("GET", "/healthz")  # on the same one, or on a new one where the answer said so
+        assert connection.getresponse().status == 200
+        connection.close()

@@ -70,3 +70,12 @@ def test_a_header_that_lies_is_refused_in_little_memory(data: bytes) -> None:
     tracemalloc.stop()
     assert refused.value.code == "artifact_invalid"
     assert most < 5_000_000
+
+
+def test_a_header_that_takes_long_to_read_is_not_read() -> None:
+    header = ("{" + ",".join(f'"{number:x}":[]' for number in range(60_000)) + "}").encode()
+    data = len(header).to_bytes(8, "little") + header
+    file = io.BytesIO(data)
+    with pytest.raises(Refused, match="not a safetensors file"):
+        weights.check(file, len(data), 1)
+    assert file.tell() == 8
