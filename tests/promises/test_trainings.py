@@ -111,9 +111,11 @@ def test_disturbed_at_any_moment_it_ends_with_the_same_weights_bit_for_bit(
 ) -> None:
     job = train(service, dataset, "disturbed")
     generator = random.Random(KILLS)  # noqa: S311
+    left: str | None = ""
     for number in range(KILLS):
         step = number * STEPS + generator.randrange(1, STEPS)
-        eventually(f"it comes to step {step}", lambda step=step: came_to(service, job["id"], step))  # type: ignore[misc]
+        eventually(f"it comes to step {step}", lambda step=step, left=left: came_to(service, job["id"], step, left))  # type: ignore[misc]
+        left = checkpoint(service, job["id"])
         DISTURBANCES[number % len(DISTURBANCES)](service)
     ended = service.final(job["id"])
     assert ended["state"] == "succeeded", ended["error"]
@@ -122,10 +124,17 @@ def test_disturbed_at_any_moment_it_ends_with_the_same_weights_bit_for_bit(
     assert len([row for row in rows if row["split"]]) == 2 * EPOCHS
 
 
-def came_to(service: Home, job_id: str, step: int) -> bool:
-    """Whether a child learns and came so far; or it is all over."""
+def came_to(service: Home, job_id: str, step: int, left: str | None) -> bool:
+    """Whether a child learns, left another checkpoint than what was `left`, and came so far; or it is all over."""
     job = service.job(job_id)
-    return job["state"] not in ("queued", "running") or (bool(service.processes(CHILD)) and job["progress"]["done"] >= step)
+    learns = service.processes(CHILD) and job["progress"]["done"] >= step and checkpoint(service, job_id) != left
+    return job["state"] not in ("queued", "running") or bool(learns)
+
+
+def checkpoint(service: Home, job_id: str) -> str | None:
+    """The hash of what it would go on from."""
+    found = service.http.get(f"/v1/jobs/{job_id}/artifacts").json()["items"]
+    return next((one["sha256"] for one in found if one["name"] == "checkpoint.safetensors"), None)
 
 
 def restart(service: Home) -> None:
