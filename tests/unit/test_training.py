@@ -220,6 +220,13 @@ def test_where_it_may_become_tight_a_child_finds_out() -> None:
     assert fault.value.code == "out_of_memory"
 
 
+def test_what_its_parent_holds_is_not_counted_as_the_child_s() -> None:
+    planned = plans.plan(TINY.model_copy(update={"batch": 1}))
+    held = np.ones(1_100_000_000, np.uint8)  # the system counts what a process had before it became another program
+    assert rehearsal.fitted(planned, 1000 << 20).parts == 1
+    assert held[-1] == 1
+
+
 def test_a_device_that_runs_out_of_memory_goes_on_from_the_checkpoint_in_smaller_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
