@@ -34,7 +34,7 @@ from shared import events
 from shared.errors import Refused
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-READ_AWAY_BYTES = 1 << 16
+READ_AWAY_BYTES = 1 << 16  # as gunicorn's http/parser.py has it
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 MODULES = (

@@ -5,12 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from shared import events
 from shared.jobs.job import Success
 from worker import artifacts, figures
 from worker.committer import Committer
 from worker.ending import end
-from worker.following import Stopped, fetch_data, follow
+from worker.following import fetch_data, follow
 from worker.keeper import Held, LeaseLost
 from worker.patience import until_answered
 from worker.wiring import Ports
@@ -38,10 +37,6 @@ def evaluate(held: Held, ports: Ports, committer: Committer) -> None:
             "seconds": round(time.monotonic() - began, 3),
         }  # fmt: skip
         committer.succeed(Success(job, result, None, [], units=max(held.total, 1)))
-    except LeaseLost:
-        events.emit("job.lost", job_id=job.id, token=job.token)
-    except Stopped:
-        until_answered(lambda: ports.jobs.release(job))
     except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
         end(held, ports, error)
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-NAMES = ("psnr", "ssim", "mse", "rmse", "mae")
+from shared.jobs.store import FIGURES
+
 Row = dict[str, Any]
 
 
@@ -39,4 +40,4 @@ def _condition(row: Mapping[str, Any]) -> str:
 
 
 def _row(of: str, picture: str | None, protocol: str, figures: Mapping[str, Any]) -> Row:
-    return {"of": of, "picture": picture, "protocol": protocol, **{name: figures.get(name) for name in NAMES}}
+    return {"of": of, "picture": picture, "protocol": protocol, **{name: figures.get(name) for name in FIGURES}}

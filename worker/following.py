@@ -19,6 +19,7 @@ from shared.datasets.packed import INDEX, PIXELS
 from shared.datasets.store import Dataset
 from shared.errors import Fault, Refused, Transient
 from shared.jobs.job import DATASET
+from worker.ending import Stopped
 from worker.keeper import Held
 from worker.patience import until_answered
 from worker.wiring import Ports
@@ -29,10 +30,6 @@ LAST_SECONDS = 5.0  # for a child that has said its last word
 STOP_SECONDS = 20.0  # for a child to end its step and leave what it has, within a worker's grace
 
 Said = dict[str, Any]
-
-
-class Stopped(Exception):
-    """The worker shuts down; the child has left what it had."""
 
 
 def follow(held: Held, module: str, folder: Path) -> Iterator[Said]:

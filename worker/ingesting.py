@@ -29,7 +29,7 @@ from worker.collected import Collection, collected, is_picture, size_of
 from worker.committer import Committer
 from worker.ending import end
 from worker.findings import Findings, report
-from worker.keeper import Held, LeaseLost
+from worker.keeper import Held
 from worker.listing import LISTING_SECONDS
 from worker.patience import until_answered
 from worker.wiring import Ports
@@ -70,8 +70,6 @@ def ingest_dataset(held: Held, ports: Ports, committer: Committer) -> None:
         alongside = ports.datasets.ready(job, contents, counts, told)
         if committer.succeed(Success(job, result, None, [], units=max(held.total, 1), alongside=alongside)):
             events.emit("dataset.ingested", dataset_id=job.input[DATASET], images=contents.images, pixels=contents.pixels)
-    except LeaseLost:
-        events.emit("job.lost", job_id=job.id, token=job.token)
     except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
         end(held, ports, error)
     if "key" in job.input:

@@ -66,8 +66,6 @@ def attempt(held: Held, ports: Ports, committer: Committer, find: "Callable[[Rep
             events.emit("batch.listed", batch_id=batch_id, files=report.files, pixels=report.pixels)
         held.conclude()
         committer.succeed(Success(job, told, None, [], units=max(report.files, 1)))
-    except LeaseLost:
-        events.emit("job.lost", job_id=job.id, token=job.token)
     except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
         end(held, ports, error)
         until_answered(ports.batches.fail_unlisted)

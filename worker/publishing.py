@@ -2,14 +2,13 @@
 
 import time
 
-from shared import events
 from shared.errors import Refused
 from shared.jobs.job import Success, blob_key, exported_part
 from trainer.execution import export
 from worker import artifacts
 from worker.committer import Committer
 from worker.ending import end
-from worker.keeper import Held, LeaseLost
+from worker.keeper import Held
 from worker.patience import until_answered
 from worker.wiring import Ports
 
@@ -45,7 +44,5 @@ def publish(held: Held, ports: Ports, committer: Committer) -> None:
         }  # fmt: skip
         held.conclude()
         committer.succeed(Success(job, result, key, notes=[]))
-    except LeaseLost:
-        events.emit("job.lost", job_id=job.id, token=job.token)
     except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
         end(held, ports, error)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared import events
 from shared.blobs.store import Draft
 from shared.errors import Refused, Transient
 from shared.folders import inputs as folder_inputs
@@ -22,7 +21,7 @@ from trainer.execution import ensemble
 from worker import inputs
 from worker.committer import Committer
 from worker.ending import end
-from worker.keeper import Held, LeaseLost
+from worker.keeper import Held
 from worker.patience import until_answered
 from worker.wiring import Ports
 
@@ -91,8 +90,6 @@ def restore(held: Held, ports: Ports, committer: Committer) -> None:
             committer,
             Success(job, result, key, source.notes + encoded.notes, figures, len(plan), ran_seconds, read if job.output else None),
         )
-    except LeaseLost:
-        events.emit("job.lost", job_id=job.id, token=job.token)
     except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
         end(held, ports, error)
 

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 
 from uuid_utils import uuid7
 
-from shared import events
 from shared.batches.batch import Item
 from shared.blobs.store import copy
 from shared.errors import Refused
@@ -17,7 +16,7 @@ from shared.folders import order as orders
 from shared.jobs.job import Job, NewJob, Success, again, blob_key, input_keys, rekeyed
 from worker.committer import Committer
 from worker.ending import end
-from worker.keeper import Held, LeaseLost
+from worker.keeper import Held
 from worker.listing import CHUNK, LISTING_SECONDS, Listing, Report, accept, chunks
 from worker.patience import until_answered
 from worker.wiring import Ports
@@ -43,8 +42,6 @@ def retry_failed(held: Held, ports: Ports, committer: Committer) -> None:
             held.conclude()
             free = listing.target.free() if listing is not None else 0
             committer.succeed(Success(job, report.told(job, ports, free, began), None, [], units=max(report.files, 1)))
-    except LeaseLost:
-        events.emit("job.lost", job_id=job.id, token=job.token)
     except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
         end(held, ports, error)
 

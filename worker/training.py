@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from shared import events
 from shared.blobs.store import CHUNK_BYTES, Draft
 from shared.errors import Fault, Refused
 from shared.jobs.job import Success, artifact_part, blob_key, exported_part, weights_part
@@ -20,7 +19,7 @@ from trainer.execution import export
 from worker import artifacts, figures, memory
 from worker.committer import Committer
 from worker.ending import end
-from worker.following import Said, Stopped, fetch_data, follow
+from worker.following import Said, fetch_data, follow
 from worker.keeper import Held, LeaseLost
 from worker.patience import until_answered
 from worker.wiring import Ports
@@ -46,10 +45,6 @@ def train(held: Held, ports: Ports, committer: Committer) -> None:
             made = _publish(left, model.id)
         held.conclude()
         committer.succeed(_success(left, made, began))
-    except LeaseLost:
-        events.emit("job.lost", job_id=job.id, token=job.token)
-    except Stopped:
-        until_answered(lambda: ports.jobs.release(job))
     except Exception as error:  # noqa: BLE001  # shared/errors.py decides what becomes of the attempt; nothing is hidden
         end(held, ports, error)
 

@@ -425,7 +425,7 @@ class Jobs:
         """RELEASE: given back unharmed; this attempt does not count."""
         values = {
             "state": State.QUEUED,
-            "attempts": jobs.c.attempts - 1,
+            "attempts": case((_went_on, 0), else_=jobs.c.attempts - 1),
             "lease_until": None,
             "worker": None,
             "due_at": now_ms(),
@@ -802,7 +802,8 @@ _NEW_FIELDS = (
 # what every visible change writes, and what every end does
 _changed: dict[str, Any] = {"version": jobs.c.version + 1, "changed_at": now_ms()}
 _nothing_left = case((jobs.c.output.is_not(None), now_ms()), else_=null())  # an attempt that fails has taken its part away
-# an attempt of a training that left more than it found: it does not count, so that a machine may be switched off every night
+# an attempt of a training that left more than it found: it does not count, nor do those before it, so that a machine may be switched off
+# every night
 _went_on = and_(jobs.c.checkpoint_key.is_not(None), jobs.c.checkpoint_key.is_distinct_from(jobs.c.checkpoint_at_claim))
 _ended: dict[str, Any] = {"lease_until": None, "worker": None, "finished_at": now_ms(), **_changed}
 
@@ -977,7 +978,7 @@ def _reserved(reservation: Reservation) -> list[ColumnElement[bool]]:
 def _requeued_or_failed(error: dict[str, Any], due_ms: int) -> dict[str, Any]:
     again = or_(jobs.c.attempts < jobs.c.max_attempts, _went_on)
     return {
-        "attempts": case((_went_on, jobs.c.attempts - 1), else_=jobs.c.attempts),
+        "attempts": case((_went_on, 0), else_=jobs.c.attempts),
         "state": case((again, literal(str(State.QUEUED))), else_=literal(str(State.FAILED))),
         "error": case((again, null()), else_=literal(error, JSON(none_as_null=True))),
         "finished_at": case((again, null()), else_=now_ms()),

@@ -260,6 +260,13 @@ def test_an_attempt_that_left_a_newer_checkpoint_does_not_count_when_it_is_lost(
         assert house.jobs.record(job, {}, f"checkpoint.{number}", [])
         assert house.jobs.retry(job, lost, 0)
         due(house, job_id)
+    job = house.claim(job_id)  # nor do those before it, once one goes on
+    assert house.jobs.retry(job, lost, 0)
+    due(house, job_id)
+    job = house.claim(job_id)
+    assert job.attempts == 2
+    assert house.jobs.record(job, {}, "checkpoint.went on", [])
+    assert house.jobs.release(job)
     for attempt in range(1, job.max_attempts + 1):  # and now none goes on
         job = house.claim(job_id)
         assert job.attempts == attempt
