@@ -38,10 +38,10 @@ def build(config: UnetConfig) -> Any:
 
         def forward(self, noisy: Any) -> Any:
             x, skips = self.head(noisy), []
-            for down, halve in zip(self.down, self.narrow, strict=True):
+            for down, narrow in zip(self.down, self.narrow, strict=True):
                 x = down(x)
                 skips.append(x)
-                x = halve(x)
+                x = narrow(x)
             x = self.bottom(x)
             for level in reversed(range(len(skips))):
                 x = self.up[level](self.widen[level](x) + skips[level])

@@ -65,11 +65,7 @@ def told(folder: Path) -> Iterator[dict[str, Any]]:
     """The events of a training, as they come."""
     with subprocess.Popen(children.python("trainer.running", str(folder)), cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None  # noqa: S101
-        try:
-            yield from map(json.loads, child.stdout)
-        except GeneratorExit:  # enough was told
-            child.kill()
-            raise
+        yield from map(json.loads, child.stdout)
     if child.returncode:
         sys.exit(f"The training ended with status {child.returncode}.")
 
