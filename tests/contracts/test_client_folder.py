@@ -534,7 +534,7 @@ def test_a_run_in_place_that_does_something_else_in_the_same_folder_is_not_follo
     out.mkdir()
     served.working.clear()
     assert served.house.post("/v1/batches", json={"folder": str(source), "out": str(out)}).status_code == 201
-    for other in (["--format", "tiff"], ["--strength", "0.5"], ["--on-existing", "overwrite"], ["--model", "denoise-large"]):
+    for other in (["--format", "tiff"], ["--strength", "0.5"], ["--on-existing", "overwrite"], ["--model", "denoise-fast"]):
         ran = served.run("folder", str(source), str(out), "--in-place", *other)
         assert ran.exit_code == 1, ran.output
         assert "Another run writes into this folder" in ran.output

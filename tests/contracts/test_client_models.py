@@ -98,7 +98,7 @@ def test_default_is_used_where_no_model_is_named_until_it_is_removed(served: Ser
     assert json.loads(served.said("default", "mine@2", "--json"))["default"] is True
     assert "mine@1 is not the default of denoise" in served.refused("default", "mine@1", "--remove")
     assert served.said("default", "mine@2", "--remove") == "The default of denoise is what comes with Lacuna.\n"
-    assert served.house.restored().model == "denoise@1"
+    assert served.house.restored().model == "denoise@2"
 
 
 def test_delete_removes_a_version_that_nothing_names(served: Served) -> None:

@@ -127,6 +127,10 @@ def test_at_least_one_model_is_shipped() -> None:
     assert SHIPPED, "trainer/pretrained holds no model: Lacuna could restore nothing."
 
 
+def test_what_is_shipped_stays_small() -> None:
+    assert sum(path.stat().st_size for folder in SHIPPED for path in folder.glob("*.safetensors")) <= 40e6
+
+
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_a_shipped_model_is_what_its_manifest_says(folder: Path) -> None:
     described = manifest.read(folder)

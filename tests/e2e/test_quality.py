@@ -52,7 +52,7 @@ def test_pictures_of_any_size_and_mode_are_scored(folder: Path) -> None:
 def test_a_model_that_is_not_shipped_is_told(folder: Path) -> None:
     done = CliRunner().invoke(main, [str(folder), "--models", "denoise@99"])
     assert done.exit_code == 2
-    assert "denoise@99 is none of denoise@1, denoise-large@1" in done.output
+    assert "denoise@99 is none of denoise@1, denoise@2, denoise-fast@1" in done.output
 
 
 def test_means_by_share_are_of_all_kinds_of_holes() -> None:

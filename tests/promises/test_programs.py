@@ -116,8 +116,8 @@ def test_every_line_about_a_job_names_the_request_it_came_by_and_every_part_coun
     counted = running.http.get("/metrics").text
     for line in (
         'lacuna_requests_total{method="POST",route="/v1/restorations",status="202"}',
-        'lacuna_jobs_succeeded_total{model="denoise@1"}',
-        f'lacuna_seconds_per_megapixel_count{{executor="{EXECUTOR}",model="denoise@1"}}',
+        'lacuna_jobs_succeeded_total{model="denoise@2"}',
+        f'lacuna_seconds_per_megapixel_count{{executor="{EXECUTOR}",model="denoise@2"}}',
         'lacuna_wait_seconds_count{lane="interactive"}',
         "lacuna_claim_seconds_count",
         "lacuna_commit_seconds_count",
