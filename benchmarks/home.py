@@ -17,6 +17,7 @@ from sqlalchemy import insert, select
 from uuid_utils import uuid7
 
 from benchmarks import load
+from benchmarks.script import NETWORK
 from server import valkey
 from server.migration import migrate
 from shared import children
@@ -25,6 +26,7 @@ from shared.database.engine import open_database
 from shared.database.tables import jobs as jobs_table
 from shared.jobs.job import Lane
 from shared.jobs.store import Jobs
+from shared.models.store import Models
 from shared.settings import Settings
 from tests.promises import wiring
 from tests.promises.programs import free_port
@@ -42,6 +44,7 @@ class Home:
         self.settings = Settings(home=Path(self._folder.name), redis_url=redis_url, bind=f"127.0.0.1:{free_port()}", min_free=0)
         migrate(self.settings)
         self._engine = open_database(self.settings.database)
+        Models(self._engine).set_default("local", "denoise", "{}@{}".format(*NETWORK))
         self.jobs = Jobs(self._engine, self.settings.lease_seconds)
         self.blobs = LocalBlobs(self.settings.blobs)
         self._log = Path(self._folder.name) / "log"
