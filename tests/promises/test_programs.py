@@ -23,8 +23,11 @@ from redis import Redis
 from demo.photos import noisy, photo
 from shared.bells.bell import TASK
 from shared.imaging import metrics
+from shared.models import registry
 from tests.promises.programs import PATIENCE_SECONDS, Home, eventually, home
 from tests.promises.test_publishing import trained
+from trainer.evaluation import to_8bit
+from trainer.execution import choice
 
 
 def forged(body: str, **changed: object) -> bytes:
@@ -102,6 +105,19 @@ def test_a_noisy_photo_comes_back_better_whole_and_as_recorded(running: Home, no
     clean = photo("chelsea")
     gain = metrics.compare(restored, clean).psnr - metrics.compare(noisy(clean), clean).psnr
     assert gain > 8.5
+
+
+@pytest.mark.parametrize("reference", [found.reference for found in registry.shipped() if found.task == "denoise"])
+def test_what_is_served_is_what_a_direct_call_gives(running: Home, noisy_cat: Path, tmp_path: Path, reference: str) -> None:
+    with noisy_cat.open("rb") as file:
+        job = running.final(running.http.post("/v1/restorations", files={"image": file}, data={"model": reference}).json()["id"])
+    assert job["model"] == reference
+    served = np.asarray(Image.open(BytesIO(running.http.get(job["links"]["result"]).content)))
+    name, version = reference.split("@")
+    executor = choice.choose(os.environ.get("LACUNA_EXECUTOR", "auto"), tmp_path, job["result"]["precision"])
+    direct = choice.Fitting(executor).load(registry.shipped_artifact(name, int(version)))
+    given = np.asarray(noisy(photo("chelsea"))[np.newaxis] / np.float32(255), np.float32)
+    assert np.abs(served.astype(int) - to_8bit(direct.run(given)[0])).max() <= 1
 
 
 def test_every_line_about_a_job_names_the_request_it_came_by_and_every_part_counts(running: Home, noisy_cat: Path) -> None:
