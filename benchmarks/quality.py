@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from benchmarks import plot
 from shared.models import registry
 from shared.models.manifest import Manifest
-from shared.trainings.recipe import Degradation, Gaussian, Jpeg, PoissonGaussian, Recipe, SaltPepper, Speckle
+from shared.trainings.recipe import Degradation, Gaussian, Grain, Jpeg, PoissonGaussian, Recipe, SaltPepper, Speckle
 from trainer import datasets, evaluation, masks
 from trainer.datasets import Picture
 from trainer.evaluation import Condition, Method, Shown
@@ -39,6 +39,7 @@ MIXED: dict[str, list[Degradation]] = {
     "gaussian 25": [Gaussian(sigma=25.0)],
     "poisson-gaussian": [PoissonGaussian(photons=100.0, sigma=3.0)],
     "speckle": [Speckle(sigma=0.15)],
+    "grain": [Grain(sigma=12.0, radius=1.0)],
     "salt-pepper": [SaltPepper(share=0.02)],
     "jpeg 95": [Jpeg(quality=95.0)],
     "jpeg 80": [Jpeg(quality=80.0)],

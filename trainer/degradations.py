@@ -5,6 +5,7 @@ shape and is not clipped unless it says so. Steps are done in the order of the r
 """
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -116,8 +117,22 @@ def _blur(step: recipe.Blur, crop: Crop, generator: Generator) -> Crop:
     return np.asarray(cv2.GaussianBlur(crop, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)).reshape(crop.shape)
 
 
+def _grain(step: recipe.Grain, crop: Crop, generator: Generator) -> Crop:
+    """The same in all channels for half of the crops: silver has no colour, dyes have."""
+    import cv2  # as above
+
+    sigma, radius = _within(step.sigma, generator), _within(step.radius, generator)
+    reach = math.ceil(3 * radius)
+    height, width, channels = crop.shape
+    planes = 1 if generator.random() < 0.5 else channels
+    noise = generator.standard_normal((height + 2 * reach, width + 2 * reach, planes), dtype=np.float32)
+    taps = cv2.getGaussianKernel(2 * reach + 1, radius, cv2.CV_32F)
+    shared = cv2.sepFilter2D(noise, -1, taps, taps).reshape(noise.shape)[reach : reach + height, reach : reach + width]
+    return crop + shared * np.float32(sigma / 255 / (taps**2).sum())
+
+
 def _mixed(step: recipe.Mixed, crop: Crop, generator: Generator) -> Crop:
-    """Some of the others, in the order in which they happen to a picture: lens, sensor, transmission, file."""
+    """Some of the others, in the order in which they happen to a picture: lens, film, sensor, transmission, file."""
     others = [one for one in MIXED if one.kind in step.of]
     count = int(generator.integers(step.least, step.most + 1))
     for index in sorted(generator.permutation(len(others))[:count]):
@@ -125,9 +140,9 @@ def _mixed(step: recipe.Mixed, crop: Crop, generator: Generator) -> Crop:
     return crop
 
 
-MIXED = (recipe.Blur(), recipe.PoissonGaussian(), recipe.Gaussian(), recipe.Speckle(), recipe.SaltPepper(), recipe.Jpeg())
+MIXED = (recipe.Blur(), recipe.Grain(), recipe.PoissonGaussian(), recipe.Gaussian(), recipe.Speckle(), recipe.SaltPepper(), recipe.Jpeg())
 
 STEPS: Mapping[str, Callable[[Any, Crop, Generator], Crop]] = {
     "gaussian": _gaussian, "poisson-gaussian": _poisson_gaussian, "jpeg": _jpeg, "salt-pepper": _salt_pepper, "speckle": _speckle,
-    "blur": _blur, "mixed": _mixed,
+    "blur": _blur, "grain": _grain, "mixed": _mixed,
 }  # fmt: skip

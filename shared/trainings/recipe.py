@@ -32,7 +32,8 @@ def _both_ends(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-SingleKind = Literal["blur", "poisson-gaussian", "gaussian", "speckle", "salt-pepper", "jpeg"]  # lens, sensor, transmission, file
+# lens, film, sensor, transmission, file
+SingleKind = Literal["blur", "grain", "poisson-gaussian", "gaussian", "speckle", "salt-pepper", "jpeg"]
 
 
 class _Step(BaseModel):
@@ -96,13 +97,21 @@ class Blur(_Step):
     sigma: _range(0, 5) = (0.0, 1.0)  # type: ignore[valid-type]
 
 
+class Grain(_Step):
+    """Noise that neighbours share, as film and scanners add it: of level `sigma`, blurred by `radius` pixels; half of it grey."""
+
+    kind: Literal["grain"] = "grain"
+    sigma: _range(0, 255) = (0.0, 30.0)  # type: ignore[valid-type]
+    radius: _range(0.1, 5) = (0.4, 2.0)  # type: ignore[valid-type]
+
+
 class Mixed(_Step):
     """From `least` to `most` of the others with their own ranges, anew for each crop."""
 
     kind: Literal["mixed"] = "mixed"
-    least: int = Field(1, ge=0, le=6)
-    most: int = Field(3, ge=0, le=6)
-    of: list[SingleKind] = Field(list(get_args(SingleKind)), min_length=1, max_length=6)
+    least: int = Field(1, ge=0, le=7)
+    most: int = Field(3, ge=0, le=7)
+    of: list[SingleKind] = Field(list(get_args(SingleKind)), min_length=1, max_length=7)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -111,7 +120,7 @@ class Mixed(_Step):
         return self
 
 
-Degradation = Annotated[Gaussian | PoissonGaussian | Jpeg | SaltPepper | Speckle | Blur | Mixed, Field(discriminator="kind")]
+Degradation = Annotated[Gaussian | PoissonGaussian | Jpeg | SaltPepper | Speckle | Blur | Grain | Mixed, Field(discriminator="kind")]
 
 
 class Parameters(BaseModel):

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from shared.trainings.recipe import Blur, Degradation, Gaussian, Jpeg, Mixed, PoissonGaussian, SaltPepper, Speckle
+from shared.trainings.recipe import Blur, Degradation, Gaussian, Grain, Jpeg, Mixed, PoissonGaussian, SaltPepper, Speckle
 from trainer import degradations
 
-EVERY: list[Any] = [Gaussian(), PoissonGaussian(), Jpeg(), SaltPepper(), Speckle(), Blur(), Mixed()]
+EVERY: list[Any] = [Gaussian(), PoissonGaussian(), Jpeg(), SaltPepper(), Speckle(), Blur(), Grain(), Mixed()]
 
 
 def crop(side: int = 64, channels: int = 3) -> NDArray[np.float32]:
@@ -97,6 +97,19 @@ def test_blur_keeps_the_mean_and_takes_the_edges() -> None:
     assert np.abs(np.diff(blurred, axis=0)).max() < 0.5 * np.abs(np.diff(given, axis=0)).max()
 
 
+def test_grain_has_the_level_it_says_and_neighbours_share_it() -> None:
+    for radius in (0.8, 1.0, 2.0):
+        grain = degradations.apply(Grain(sigma=20, radius=radius), flat(0.5, 256), np.random.default_rng(0)) - 0.5
+        assert np.std(grain * 255) == pytest.approx(20, rel=0.05)
+        along = np.corrcoef(grain[:, :-1].ravel(), grain[:, 1:].ravel())[0, 1]
+        assert along == pytest.approx(np.exp(-1 / (4 * radius**2)), abs=0.04)
+
+
+def test_half_of_the_grain_is_grey() -> None:
+    grains = [degradations.apply(Grain(sigma=20), flat(0.5, 16), np.random.default_rng(seed)) for seed in range(60)]
+    assert 20 <= sum(float(np.ptp(grain, axis=2).max()) == 0 for grain in grains) <= 40
+
+
 def test_steps_are_done_in_the_order_of_the_recipe() -> None:
     noise, blur = Gaussian(sigma=(25, 25)), Blur(sigma=(2, 2))
     orders: list[list[Degradation]] = [[blur, noise], [noise, blur]]
@@ -120,7 +133,7 @@ def test_mixed_does_one_to_three_of_the_others(monkeypatch: pytest.MonkeyPatch) 
         done.clear()
         degradations.apply(Mixed(), crop(16), np.random.default_rng(seed))
         assert len(done) == len(set(done)), "a kind was done twice"
-        assert done == sorted(done, key=["blur", "poisson-gaussian", "gaussian", "speckle", "salt-pepper", "jpeg"].index)
+        assert done == sorted(done, key=["blur", "grain", "poisson-gaussian", "gaussian", "speckle", "salt-pepper", "jpeg"].index)
         counts.add(len(done))
         seen |= set(done)
     assert counts == {1, 2, 3}
