@@ -47,7 +47,9 @@ def test_on_postgresql_two_starts_at_once_migrate_one_after_the_other(tmp_path: 
         starts = [subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(3)]
         said = [start.communicate()[0] for start in starts]
     assert [start.returncode for start in starts] == [0, 0, 0], said
-    assert all("Models: denoise@1, denoise@2, denoise-fast@1, denoise-real@1, inpaint@1, inpaint-classic@1." in sentences for sentences in said)
+    assert all(
+        "Models: denoise@1, denoise@2, denoise-fast@1, denoise-real@1, inpaint@1, inpaint-classic@1." in sentences for sentences in said
+    )
 
 
 def test_a_database_of_a_newer_version_is_left_as_it_is(settings: Settings) -> None:
