@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from shared import settings
 from shared.errors import LacunaError
 from shared.models import manifest
-from shared.models.manifest import DataUsed
 from shared.trainings.recipe import Recipe
 from trainer import artifact, datasets, evaluation, finishing, loop, masks, plans
 from trainer.datasets import Picture
@@ -72,13 +71,7 @@ def train(
     planned = plans.plan(recipe, artifact.load_weights(base) if base else None)
     weights = loop.train(planned, training, held_out, out / "checkpoint.safetensors", tell)
     assert weights is not None  # noqa: S101 # nobody stops it
-    data = [
-        DataUsed(
-            name=folder.name, sha256=datasets.fingerprint(found), images=len(found),
-            terms=terms[index] if index < len(terms) else "not stated",
-        )
-        for index, (folder, found) in enumerate(sets.items())
-    ]  # fmt: skip
+    data = datasets.used(sets, terms)
     for one in finishing.finish(planned, weights, step, finishing.Identity(name, version, data, licence, base), held_out, out):
         for row in one.rows:
             print(json.dumps(row))

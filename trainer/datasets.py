@@ -7,7 +7,7 @@ one looks at them.
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from PIL import Image
 from shared.datasets import packed
 from shared.errors import Fault, Refused
 from shared.imaging import codec
+from shared.models.manifest import DataUsed
 from shared.trainings import recipe
 
 MOST_PIXELS = 1_000_000_000  # of one picture: a folder on the command line is its owner's
@@ -163,6 +164,14 @@ def split(pictures: Sequence[Picture], validation_share: float) -> tuple[list[Pi
 def fingerprint(pictures: Sequence[Picture]) -> str:
     """One SHA-256 for the whole set, whatever the order."""
     return hashlib.sha256("\n".join(sorted(picture.sha256 for picture in pictures)).encode()).hexdigest()
+
+
+def used(sets: Mapping[Path, Sequence[Picture]], terms: Sequence[str]) -> list[DataUsed]:
+    """What a manifest says of folders and their pictures; `terms` are theirs in order, as far as they are stated."""
+    return [
+        DataUsed(name=folder.name, sha256=fingerprint(found), images=len(found), terms=terms[index] if index < len(terms) else "not stated")
+        for index, (folder, found) in enumerate(sets.items())
+    ]
 
 
 def as_8bit(pixels: Pixels) -> NDArray[np.uint8]:

@@ -104,6 +104,7 @@ def _brought_along(module: str) -> set[str]:
         ("worker.app", {"tensorflow", "keras", "safetensors", "openvino", "flask"}),
         ("worker.guardian", {"tensorflow", "keras", "openvino", "numpy", "PIL", "celery", "flask"}),
         ("trainer.__main__", {"tensorflow", "keras", "openvino", "flask", "celery", "sqlalchemy"}),
+        ("trainer.accelerated.__main__", {"jax", "tensorflow", "keras", "openvino", "flask", "celery", "sqlalchemy"}),
     ],
 )
 def test_importing_a_program_does_not_bring_along_what_it_does_not_need(module: str, heavy: set[str]) -> None:

@@ -5,6 +5,8 @@ import json
 from shared.trainings.recipe import Recipe
 from tests.documents.pages import rows, section, text
 from trainer.__main__ import main as trainer
+from trainer.accelerated.__main__ import main as accelerated
+from trainer.accelerated.stages import STAGES
 
 PAGE = "docs/training.md"
 
@@ -25,3 +27,10 @@ def test_every_command_and_option_of_the_trainer_is_on_the_page() -> None:
         options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
         lacking = [option for option in options if option not in page]
         assert not lacking, f"{PAGE} says nothing of {lacking} of `python -m trainer {name}`."
+
+
+def test_every_stage_and_option_of_the_trainer_for_gpus_is_in_its_section() -> None:
+    told = section(PAGE, "## On a GPU, without the service")
+    options = [option for parameter in accelerated.params for option in parameter.opts if option.startswith("--")]
+    lacking = [name for name in (*STAGES, *options) if name not in told]
+    assert not lacking, f"{PAGE} says nothing of {lacking} of `python -m trainer.accelerated`."
