@@ -128,7 +128,7 @@ def _grain(step: recipe.Grain, crop: Crop, generator: Generator) -> Crop:
     noise = generator.standard_normal((height + 2 * reach, width + 2 * reach, planes), dtype=np.float32)
     taps = cv2.getGaussianKernel(2 * reach + 1, radius, cv2.CV_32F)
     shared = cv2.sepFilter2D(noise, -1, taps, taps).reshape(noise.shape)[reach : reach + height, reach : reach + width]
-    return crop + shared * np.float32(sigma / 255 / (taps**2).sum())
+    return np.asarray(crop + shared * np.float32(sigma / 255 / (taps**2).sum()))
 
 
 def _mixed(step: recipe.Mixed, crop: Crop, generator: Generator) -> Crop:

@@ -6,12 +6,13 @@ import pytest
 
 from benchmarks.cards import FAILURES, FOLDER, page
 from shared.models import registry
+from shared.models.manifest import Manifest
 
 WITH_WEIGHTS = [found for found in registry.shipped() if found.parameters]
 
 
 @pytest.mark.parametrize("found", WITH_WEIGHTS, ids=lambda found: found.reference)
-def test_its_page_is_its_card_and_shows_where_it_fails(found: registry.Manifest) -> None:
+def test_its_page_is_its_card_and_shows_where_it_fails(found: Manifest) -> None:
     path = FOLDER / f"{found.reference}.md"
     assert path.is_file(), "`python -m benchmarks.cards` makes it"
     text = path.read_text(encoding="utf-8")
